@@ -1,0 +1,166 @@
+//! Ids: `img_NNNNN` and `ps_NNNNN`, and every kernel name that follows from one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::diag::{Error, USAGE};
+
+/// An id's number minus this is the host part of its address: `ps_42045` is 10.0.0.45.
+pub const BASE: u32 = 42_000;
+/// The original's first id; 42000 and 42001 would be the network's and the gateway's address.
+pub const FIRST: u32 = 42_002;
+/// The original's last id, the end of a /24.
+pub const LAST: u32 = 42_254;
+/// The last id of a /16. Six digits still fit an interface name (15 bytes): `veth0_ps_107534`.
+pub const HIGHEST: u32 = BASE + 65_534;
+
+/// What an id names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `img_NNNNN`
+    Image,
+    /// `ps_NNNNN`
+    Container,
+}
+
+impl Kind {
+    /// The letters before the number.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Image => "img_",
+            Self::Container => "ps_",
+        }
+    }
+
+    /// `image` or `container`, for messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Container => "container",
+        }
+    }
+}
+
+/// An image's or a container's id. Only well-formed ids exist, so an id is safe as a path component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    kind: Kind,
+    number: u32,
+}
+
+impl Id {
+    /// The id with this number, if it is in range.
+    pub fn new(kind: Kind, number: u32) -> Option<Self> {
+        (FIRST..=HIGHEST).contains(&number).then_some(Self { kind, number })
+    }
+
+    /// Image or container.
+    pub fn kind(self) -> Kind {
+        self.kind
+    }
+
+    /// The number, 42002 or more.
+    pub fn number(self) -> u32 {
+        self.number
+    }
+
+    /// The host part of the address, 2 or more.
+    pub fn host(self) -> u32 {
+        self.number - BASE
+    }
+
+    /// The host's end of the veth pair, `veth0_ps_42045`.
+    pub fn veth(self) -> String {
+        format!("veth0_{self}")
+    }
+
+    /// The alternative name of the container's end, `veth1_ps_42045` (its name inside is `eth0`).
+    pub fn veth_peer(self) -> String {
+        format!("veth1_{self}")
+    }
+
+    /// The network namespace's name below /run/netns, `netns_ps_42045`.
+    pub fn netns(self) -> String {
+        format!("netns_{self}")
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind.prefix(), self.number)
+    }
+}
+
+impl FromStr for Id {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let (kind, digits) = [Kind::Image, Kind::Container]
+                .into_iter()
+                .find_map(|kind| Some((kind, text.strip_prefix(kind.prefix())?)))?;
+            // Digits only, and no second spelling of the same number: +42045 and 042045 are refused.
+            if !digits.bytes().all(|b| b.is_ascii_digit()) || digits.starts_with('0') {
+                return None;
+            }
+            Self::new(kind, digits.parse().ok()?)
+        };
+        parse().ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            Error::plain(format!("'{shown}' is not an id (they look like img_42150 or ps_42045)")).status(USAGE)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for text in ["img_42002", "ps_42254", "ps_42255", "ps_107534"] {
+            assert_eq!(text.parse::<Id>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        let long = "ps_".to_owned() + &"4".repeat(10_000);
+        for text in [
+            "",
+            ".",
+            "..",
+            "/",
+            "path",
+            "level",
+            "gen",
+            "-x",
+            "ps",
+            "ps_",
+            "ps_42001",
+            "ps_107535",
+            "ps_042045",
+            "ps_+42045",
+            "ps_42045\n",
+            "ps_42045/..",
+            "ps_42045/../img_42002",
+            " ps_42045",
+            "PS_42045",
+            "vol_42045",
+            "ps_4204٥",
+            &long,
+        ] {
+            let error = text.parse::<Id>().unwrap_err();
+            assert_eq!(error.exit_status(), USAGE, "{text:?}");
+            assert!(error.to_string().len() < 200, "the message stays one short line");
+        }
+    }
+
+    #[test]
+    fn every_interface_name_fits() {
+        let id = Id::new(Kind::Container, HIGHEST).unwrap();
+        // IFNAMSIZ is 16 with the NUL.
+        assert!(id.veth().len() <= 15);
+        assert_eq!(Id::new(Kind::Container, 42_045).unwrap().host(), 45);
+    }
+}
