@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `bocker`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bocker::main(std::env::args_os())
+}

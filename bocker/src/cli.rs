@@ -1,0 +1,193 @@
+//! What was typed, before any of it means anything.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::{Args, Parser, Subcommand};
+
+const AFTER: &str = "\
+Leading --NAME=value options set BOCKER_NAME for this one command, as in
+  bocker --CPU_SHARE=1024 --MEM_LIMIT=1024 run img_42150 cat /proc/1/cgroup
+
+Environment:
+  BOCKER_ROOT       the store, a btrfs file system (default /var/bocker)
+  BOCKER_SUBNET     addresses of containers (default 10.0.0.0/24)
+  BOCKER_CPU_SHARE  cpu shares of a container (default 512)
+  BOCKER_MEM_LIMIT  memory of a container, in units of 1,000,000 bytes (default 512)";
+
+/// Docker's main commands as pipelines of small tools
+#[derive(Debug, Parser)]
+#[command(name = "bocker", version, after_help = AFTER, disable_help_subcommand = true)]
+pub struct Cli {
+    /// How, not what.
+    #[command(flatten)]
+    pub how: How,
+    /// The command; none: help.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Act, act and show, or only show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct How {
+    /// Print the command as a POSIX shell script and do nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Print each step on stderr as it runs, as `set -x` does
+    #[arg(long, global = true)]
+    pub trace: bool,
+}
+
+/// The script's functions, and `setup`, which its README left to the reader.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pull an image from a registry: bocker pull NAME[:TAG|@DIGEST], or NAME TAG
+    Pull {
+        /// Image, as centos, centos:7, localhost:5000/a/b, host/name@sha256:…
+        name: OsString,
+        /// Tag, where NAME has none
+        tag: Option<OsString>,
+    },
+    /// Create an image from a directory
+    Init {
+        /// Its content becomes the image's root directory
+        directory: OsString,
+    },
+    /// List images
+    Images {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// List containers
+    Ps {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create a container and run a command in it
+    #[command(after_help = "\
+Several words are an argument vector. One word that holds white space or shell
+characters is a line for the image's /bin/sh. No words: the image's own command.")]
+    Run {
+        /// As printed by `bocker images`
+        image: OsString,
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Run a command in a running container
+    Exec {
+        /// As printed by `bocker ps`
+        container: OsString,
+        /// The command, an argument vector
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<OsString>,
+    },
+    /// Print what a container has written
+    Logs {
+        /// As printed by `bocker ps`
+        container: OsString,
+    },
+    /// Replace an image by a container's content
+    Commit {
+        /// Where the content comes from
+        container: OsString,
+        /// The image that is replaced
+        image: OsString,
+    },
+    /// Delete images or containers
+    #[command(visible_alias = "rmi")]
+    Rm {
+        /// As printed by `bocker images` or `bocker ps`
+        #[arg(required = true)]
+        ids: Vec<OsString>,
+    },
+    /// Remove what a crash left half-made in the store
+    Gc,
+    /// Prepare this host (store, bridge, forwarding, NAT), or take it back
+    Setup {
+        /// Take back what setup made, images and containers included
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Print this message
+    Help,
+}
+
+impl Command {
+    /// Whether it runs a command for the caller: its own failures are then 125.
+    pub fn runs_a_command(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Exec { .. })
+    }
+}
+
+/// Takes the original's leading `--NAME=value` (or `--NAME`, meaning `x`) options out of the words:
+/// the words without them, and `BOCKER_NAME` with its value.
+pub fn leading_options(words: Vec<OsString>) -> (Vec<OsString>, Vec<(String, OsString)>) {
+    let mut rest = Vec::with_capacity(words.len());
+    let mut env = Vec::new();
+    let mut words = words.into_iter();
+    rest.extend(words.next());
+    for word in words.by_ref() {
+        if let Some(setting) = setting(&word) {
+            env.push(setting);
+            continue;
+        }
+        let is_option = word.as_bytes().starts_with(b"--");
+        rest.push(word);
+        if !is_option {
+            break;
+        }
+    }
+    rest.extend(words);
+    (rest, env)
+}
+
+/// `--CPU_SHARE=1024` is `BOCKER_CPU_SHARE` with 1024. Lower-case options are ours.
+fn setting(word: &OsString) -> Option<(String, OsString)> {
+    let option = word.as_bytes().strip_prefix(b"--")?;
+    let (name, value) = match option.iter().position(|b| *b == b'=') {
+        Some(at) => (option.get(..at)?, option.get(at + 1..)?),
+        None => (option, &b"x"[..]),
+    };
+    let first_ok = name.first().is_some_and(|b| b.is_ascii_uppercase() || *b == b'_');
+    if !first_ok || !name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_') {
+        return None;
+    }
+    Some((format!("BOCKER_{}", String::from_utf8_lossy(name)), OsString::from_vec(value.to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(words: &[&str]) -> (Vec<String>, Vec<String>) {
+        let (rest, env) = leading_options(words.iter().map(OsString::from).collect());
+        (
+            rest.iter().map(|w| w.to_string_lossy().into_owned()).collect(),
+            env.iter().map(|(n, v)| format!("{n}={}", v.to_string_lossy())).collect(),
+        )
+    }
+
+    #[test]
+    fn leading_options_become_environment() {
+        let (rest, env) = split(&["bocker", "--CPU_SHARE=1024", "--trace", "--X", "run", "img_42150", "--MEM_LIMIT=1"]);
+        assert_eq!(rest, ["bocker", "--trace", "run", "img_42150", "--MEM_LIMIT=1"]);
+        assert_eq!(env, ["BOCKER_CPU_SHARE=1024", "BOCKER_X=x"]);
+    }
+
+    #[test]
+    fn a_value_may_hold_an_equals_sign_and_a_name_may_not_be_odd() {
+        assert_eq!(split(&["bocker", "--A=b=c", "ps"]).1, ["BOCKER_A=b=c"]);
+        for odd in ["--", "--=x", "--cpu_share=1", "--A-B=1", "--1A=1", "-A=1"] {
+            assert_eq!(split(&["bocker", odd, "ps"]).1, Vec::<String>::new(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,261 @@
+//! Each subcommand as a plan. The script's functions, by their names.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::Failure;
+use crate::cli::Command;
+use crate::plan::{Plan, Step, Tool, Word};
+
+const STORE: &str = "bocker-store";
+const PULL: &str = "bocker-pull";
+const NET: &str = "bocker-net";
+const CG: &str = "bocker-cg";
+const EXEC: &str = "bocker-exec";
+
+/// What the environment says, the leading options included.
+pub type Settings<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The plan of a command; `None` for `help`.
+///
+/// # Errors
+/// A setting that is no number.
+pub fn plan(command: Command, settings: Settings) -> Result<Option<Plan>, Failure> {
+    let failure = command.runs_a_command().then_some(125);
+    let steps = match command {
+        Command::Pull { name, tag } => pull(name, tag),
+        Command::Init { directory } => init(directory),
+        Command::Images { json } => list("images", json),
+        Command::Ps { json } => list("ps", json),
+        Command::Run { image, words } => run(image, words, settings)?,
+        Command::Exec { container, words } => exec(container, words),
+        Command::Logs { container } => vec![Step::Run(Tool::new(STORE, ["cat", "--"]).and([container]).and(["log"]))],
+        Command::Commit { container, image } => commit(container, image),
+        Command::Rm { ids } => ids.into_iter().flat_map(rm).collect(),
+        Command::Gc => vec![Step::Run(Tool::new(STORE, ["gc"]))],
+        Command::Setup { undo } => setup(undo),
+        Command::Help => return Ok(None),
+    };
+    Ok(Some(Plan { steps, env: Vec::new(), failure }))
+}
+
+fn pull(name: OsString, tag: Option<OsString>) -> Vec<Step> {
+    let source = source(&name, tag.as_deref());
+    let manifest = Tool::new(PULL, ["manifest", "--"]).and([name]).and(tag);
+    let fetch = Tool::new(PULL, ["fetch"]);
+    let unpack = Tool::new(STORE, ["unpack", "--setup", "--source"]).and([source]);
+    vec![Step::Capture("img", vec![manifest, fetch, unpack]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+}
+
+/// `centos:7`, as `bocker images` lists it.
+fn source(name: &OsStr, tag: Option<&OsStr>) -> OsString {
+    let mut source = name.to_owned();
+    let last = name.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default();
+    match tag {
+        Some(tag) => {
+            source.push(":");
+            source.push(tag);
+        }
+        None if !last.contains(&b':') && !last.contains(&b'@') => source.push(":latest"),
+        None => {}
+    }
+    source
+}
+
+fn init(directory: OsString) -> Vec<Step> {
+    let import = Tool::new(STORE, ["import", "--setup", "--"]).and([directory]);
+    vec![Step::Capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+}
+
+fn list(what: &str, json: bool) -> Vec<Step> {
+    vec![Step::Run(Tool::new(STORE, [what]).and(json.then_some("--json")))]
+}
+
+fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<Step>, Failure> {
+    let shares = number(settings, "BOCKER_CPU_SHARE", 512)?;
+    let memory = number(settings, "BOCKER_MEM_LIMIT", 512)?;
+    let memory = memory
+        .checked_mul(1_000_000)
+        .ok_or_else(|| Failure::usage(format!("BOCKER_MEM_LIMIT: {memory} times 1,000,000 bytes is too much")))?;
+    let id = || [Word::Var("id")];
+
+    let mut snapshot = Tool::new(STORE, ["snapshot", "--setup"]);
+    if let Some(ids) = ids(settings("BOCKER_SUBNET").as_deref()) {
+        snapshot = snapshot.and(["--ids".to_owned(), ids]);
+    }
+    snapshot = snapshot.and([image]);
+    if !words.is_empty() {
+        snapshot = snapshot.and(["--"]).and(words.clone());
+    }
+    let limits = [format!("cpu.shares={shares}"), format!("memory={memory}")];
+
+    let mut payload = Tool::new(EXEC, ["--die-with-parent", "--root"]).and([Word::VarWith("dir", "/rootfs")]);
+    for file in [("--config", "/config"), ("--log", "/log"), ("--status", "/status")] {
+        payload = payload.and([Word::from(file.0), Word::VarWith("dir", file.1)]);
+    }
+    payload = payload.and(["--hostname"]).and(id()).and(["--address"]).and([Word::Var("addr")]);
+    if !words.is_empty() {
+        payload = payload.and(["--"]).and(shell_line(words));
+    }
+
+    Ok(vec![
+        Step::Capture("id", vec![snapshot]),
+        Step::OnExit(vec![
+            Tool::new(NET, ["down"]).and(id()),
+            Tool::new(CG, ["delete"]).and(id()),
+            // A command that never started leaves no container.
+            Tool::new(STORE, ["rm", "--unstarted"]).and(id()),
+        ]),
+        Step::Together(
+            vec![Tool::new(CG, ["create"]).and(id()).and(limits)],
+            vec![
+                Step::Capture("dir", vec![Tool::new(STORE, ["path"]).and(id())]),
+                Step::Capture("addr", vec![Tool::new(NET, ["up", "--setup"]).and(id())]),
+            ],
+        ),
+        Step::Hand(Tool::new(CG, ["exec"]).and(id()).then(Tool::new(NET, ["exec"]).and(id()).then(payload))),
+    ])
+}
+
+fn exec(container: OsString, words: Vec<OsString>) -> Vec<Step> {
+    let payload = Tool::new(EXEC, ["--die-with-parent", "--join"])
+        .and([Word::VarWith("dir", "/status"), "--config".into(), Word::VarWith("dir", "/config"), "--".into()])
+        .and(words);
+    vec![
+        Step::Capture("dir", vec![Tool::new(STORE, ["path", "--running", "--"]).and([container.clone()])]),
+        Step::Hand(Tool::new(CG, ["exec"]).and([container]).then(payload)),
+    ]
+}
+
+fn commit(container: OsString, image: OsString) -> Vec<Step> {
+    vec![
+        Step::Run(Tool::new(STORE, ["commit", "--"]).and([container, image.clone()])),
+        Step::Say(vec!["Removed:".into(), image.clone().into()]),
+        Step::Say(vec!["Created:".into(), image.into()]),
+    ]
+}
+
+fn rm(id: OsString) -> Vec<Step> {
+    let mut steps = vec![Step::Run(Tool::new(STORE, ["rm", "--"]).and([id.clone()]))];
+    if id.as_bytes().starts_with(b"ps_") {
+        // Gone already, unless a crash left them.
+        let down = Step::Run(Tool::new(NET, ["down"]).and([id.clone()]));
+        steps.push(Step::Together(vec![Tool::new(CG, ["delete"]).and([id.clone()])], vec![down]));
+    }
+    steps.push(Step::Say(vec!["Removed:".into(), id.into()]));
+    steps
+}
+
+fn setup(undo: bool) -> Vec<Step> {
+    if undo {
+        // The bridge first: it is refused while a container is attached.
+        vec![Step::Run(Tool::new(NET, ["setup", "--undo"])), Step::Run(Tool::new(STORE, ["init", "--undo"]))]
+    } else {
+        vec![Step::Run(Tool::new(STORE, ["init"])), Step::Run(Tool::new(NET, ["setup"]))]
+    }
+}
+
+/// One word that a shell would read as more than a word is a line for the image's shell,
+/// as the original had it; else the words are the command.
+fn shell_line(words: Vec<OsString>) -> Vec<OsString> {
+    // POSIX.1-2024, XCU 2.2 Quoting: both lists.
+    const SHELL: &[u8] = b"|&;<>()$`\\\"' \t\n*?[]^!{},#~=%";
+    match words.as_slice() {
+        [line] if line.as_bytes().iter().any(|b| SHELL.contains(b)) => {
+            vec!["/bin/sh".into(), "-c".into(), line.clone()]
+        }
+        _ => words,
+    }
+}
+
+fn number(settings: Settings, name: &str, default: u64) -> Result<u64, Failure> {
+    match settings(name) {
+        None => Ok(default),
+        Some(value) => value
+            .to_str()
+            .and_then(|v| v.parse().ok())
+            .ok_or_else(|| Failure::usage(format!("{name}: '{}' is not a whole number", value.to_string_lossy()))),
+    }
+}
+
+/// The ids whose addresses fit the subnet, where it is not the default /24: 42002 to 42000 + hosts.
+fn ids(subnet: Option<&OsStr>) -> Option<String> {
+    let prefix: u32 = subnet?.to_str()?.rsplit_once('/')?.1.parse().ok()?;
+    // What makes no sense is bocker-net's to refuse.
+    if prefix == 24 || !(16..=29).contains(&prefix) {
+        return None;
+    }
+    Some(format!("42002-{}", 42_000 + (1_u32 << (32 - prefix)) - 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    fn script(command: Command, env: &[(&str, &str)]) -> String {
+        let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
+        let plan = plan(command, &get).unwrap().unwrap();
+        crate::shell::script(&plan, Path::new("/usr/bin"))
+    }
+
+    #[test]
+    fn run_as_the_documentation_has_it() {
+        let run = Command::Run { image: "img_42150".into(), words: words(&["cat", "/etc/os-release"]) };
+        let expected = r#"PATH=/usr/bin:$PATH
+id=$(bocker-store snapshot --setup img_42150 -- cat /etc/os-release) || exit 125
+trap 'wait; bocker-net down "$id" & bocker-cg delete "$id" & bocker-store rm --unstarted "$id" & wait' EXIT
+trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+bocker-cg create "$id" cpu.shares=512 memory=512000000 & job1=$!
+dir=$(bocker-store path "$id") || exit 125
+addr=$(bocker-net up --setup "$id") || exit 125
+wait "$job1" || exit 125
+bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent --root "$dir/rootfs" --config "$dir/config" --log "$dir/log" --status "$dir/status" --hostname "$id" --address "$addr" -- cat /etc/os-release
+"#;
+        assert_eq!(script(run, &[]), expected);
+    }
+
+    #[test]
+    fn settings_reach_the_plan() {
+        let run = || Command::Run { image: "img_42150".into(), words: vec![] };
+        let text = script(run(), &[("BOCKER_CPU_SHARE", "1024"), ("BOCKER_MEM_LIMIT", "1024")]);
+        assert!(text.contains("cpu.shares=1024 memory=1024000000 "), "{text}");
+        assert!(!text.contains("--ids"), "{text}");
+        let text = script(run(), &[("BOCKER_SUBNET", "10.1.0.0/16")]);
+        assert!(text.contains("--ids 42002-107534 "), "{text}");
+        for (name, bad) in
+            [("BOCKER_CPU_SHARE", "x"), ("BOCKER_MEM_LIMIT", "-1"), ("BOCKER_MEM_LIMIT", "99999999999999")]
+        {
+            let get = |asked: &str| (asked == name).then(|| OsString::from(bad));
+            assert!(plan(run(), &get).is_err(), "{name}={bad}");
+        }
+    }
+
+    #[test]
+    fn one_word_with_shell_characters_is_a_line() {
+        assert_eq!(shell_line(words(&["true"])), words(&["true"]));
+        assert_eq!(shell_line(words(&["/usr/bin/g++-12"])), words(&["/usr/bin/g++-12"]));
+        assert_eq!(shell_line(words(&["a b"])), words(&["/bin/sh", "-c", "a b"]));
+        assert_eq!(shell_line(words(&["exit$x"])), words(&["/bin/sh", "-c", "exit$x"]));
+        assert_eq!(shell_line(words(&["echo", "a b;c"])), words(&["echo", "a b;c"]));
+        assert_eq!(shell_line(vec![]), words(&[]));
+    }
+
+    #[test]
+    fn the_source_is_what_the_user_means() {
+        for (name, tag, expected) in [
+            ("centos", Some("7"), "centos:7"),
+            ("centos", None, "centos:latest"),
+            ("centos:7", None, "centos:7"),
+            ("localhost:5000/a", None, "localhost:5000/a:latest"),
+            ("a@sha256:0", None, "a@sha256:0"),
+        ] {
+            assert_eq!(source(OsStr::new(name), tag.map(OsStr::new)), expected, "{name}");
+        }
+    }
+}
