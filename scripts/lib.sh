@@ -1,0 +1,96 @@
+# Sourced by the scripts beside it.
+# shellcheck shell=bash
+set -euo pipefail
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+RUST_MINIMUM=1.85
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+
+say() { echo "== $*" >&2; }
+die() { echo "${0##*/}: $*" >&2; exit 1; }
+
+need_root() { [ "$(id -u)" = 0 ] || die "needs root (try: sudo $0)"; }
+
+# packages NAME...: installs what is missing. No service of theirs is started.
+packages() {
+  local missing=() name
+  for name; do
+    dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || missing+=("$name")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "not a Debian: install by hand: ${missing[*]}"
+  say "installing ${missing[*]}"
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e "$policy" ]; then
+    ours=1
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+  fi
+  local status=0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"; } \
+    </dev/null >/dev/null || status=$?
+  [ -z "$ours" ] || rm -f "$policy"
+  [ "$status" = 0 ] || die "apt-get could not install ${missing[*]}"
+}
+
+# What a machine needs to build bocker and to run it.
+BUILD_PACKAGES=(build-essential ca-certificates curl)
+# shellcheck disable=SC2034 # for those that source this
+RUN_PACKAGES=(btrfs-progs nftables iproute2)
+
+# A cargo that is new enough: the one that is here, Debian's, or rustup's.
+rust() {
+  export PATH="$HOME/.cargo/bin:$PATH"
+  rust_is_new_enough && return 0
+  local candidate
+  candidate=$(apt-cache policy cargo 2>/dev/null | sed -n 's/^ *Candidate: *//p')
+  if dpkg --compare-versions "${candidate:-0}" ge "$RUST_MINIMUM" 2>/dev/null; then
+    packages cargo rustc
+  else
+    packages curl ca-certificates
+    say "installing Rust with rustup (Debian's is ${candidate:-not there}, $RUST_MINIMUM is needed)"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --no-modify-path >/dev/null
+  fi
+  rust_is_new_enough || die "no Rust $RUST_MINIMUM or newer"
+}
+
+rust_is_new_enough() {
+  local have
+  have=$(cargo --version 2>/dev/null | awk '{ print $2 }') || return 1
+  [ -n "$have" ] && printf '%s\n%s\n' "$RUST_MINIMUM" "$have" | sort -V -C
+}
+
+# build [CARGO OPTION...]: all six tools
+build() {
+  packages "${BUILD_PACKAGES[@]}"
+  rust
+  (cd "$repo" && cargo build --quiet --locked --workspace "$@")
+}
+
+# registry_program DIRECTORY: path of Debian's docker-registry, unpacked there unless it is installed.
+# Not installed as a package: that would start a service on port 5000.
+registry_program() {
+  if command -v docker-registry; then return; fi
+  if [ ! -x "$1/usr/bin/docker-registry" ]; then
+    mkdir -p "$1"
+    (cd "$1" && apt-get update -qq && apt-get download -qq docker-registry && dpkg-deb -x docker-registry_*.deb . && rm docker-registry_*.deb) >&2
+  fi
+  echo "$1/usr/bin/docker-registry"
+}
+
+# registry PROGRAM DIRECTORY PORT: starts it on loopback with its data in DIRECTORY; its pid is in $REGISTRY_PID
+registry() {
+  cat > "$2.yml" <<EOF
+version: 0.1
+log: { level: error, accesslog: { disabled: true } }
+storage: { filesystem: { rootdirectory: $2 }, delete: { enabled: true } }
+http: { addr: "127.0.0.1:$3" }
+EOF
+  "$1" serve "$2.yml" >"$2.log" 2>&1 </dev/null &
+  REGISTRY_PID=$!
+  for _ in $(seq 100); do
+    curl -fsS -o /dev/null "http://127.0.0.1:$3/v2/" 2>/dev/null && return 0
+    kill -0 "$REGISTRY_PID" 2>/dev/null || break
+    sleep 0.1
+  done
+  die "the registry did not start on port $3: $(tail -n 3 "$2.log")"
+}
