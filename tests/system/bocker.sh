@@ -1,0 +1,415 @@
+# bocker as a whole: the original's commands, and its defects as regression tests (see each name).
+# shellcheck shell=bash disable=SC2154 # repo: tests/lib.sh
+
+# An image of busybox, in $img.
+image() {
+  a_tree tree
+  img=$(bocker init "$PWD/tree" 2>/dev/null | sed -n 's/^Created: //p')
+  like "$img" '^img_[0-9]{5}$' "the image's id"
+}
+
+containers() { bocker ps | awk 'NR > 1 { print $1 }'; }
+
+# start WORDS...: runs a container of $img in the background; its id in $ps, its bocker in $runner
+start() {
+  bocker run "$img" "$@" </dev/null >"$HOST_DIR/out" 2>"$HOST_DIR/err" &
+  runner=$!
+  eventually 20 running
+  ps=$(containers | tail -n 1)
+}
+running() { for ps in $(containers); do bocker-store path --running "$ps" >/dev/null 2>&1 && return; done; return 1; }
+stopped() { ! running; }
+
+test_unprepared_host_is_prepared_in_one_line() {
+  a_tree tree
+  bocker init "$PWD/tree" >out 2>err
+  is "$(wc -l <err)" 1 "lines said: $(cat err)"
+  like "$(cat err)" '^bocker-store: .*btrfs'
+  like "$(cat out)" '^Created: img_[0-9]{5}$'
+  is "$(stat -fc %T "$BOCKER_ROOT")" btrfs
+  is "$(stat -c %a "$BOCKER_ROOT")" 700
+  bocker run "$(sed 's/Created: //' out)" true 2>err
+  is "$(wc -l <err)" 1 "lines said: $(cat err)"
+  like "$(cat err)" '^bocker-net: .*bridge0'
+  bocker run "$(sed 's/Created: //' out)" true 2>err
+  is "$(cat err)" "" "what is said the second time"
+  like "$(ip -br addr show bridge0)" '10\.0\.0\.1/24'
+  is "$(cat /proc/sys/net/ipv4/ip_forward)" 1
+  like "$(nft list table ip bocker)" 'masquerade'
+}
+
+test_setup_is_idempotent_and_undone() {
+  before=$(census)
+  bocker setup 2>/dev/null
+  first=$(census)
+  bocker setup 2>/dev/null
+  is "$(census)" "$first" "after the second set-up"
+  image
+  bocker run "$img" true
+  bocker setup --undo
+  is "$(census)" "$before" "after the undo"
+  is "$(cat /proc/sys/net/ipv4/ip_forward)" 0
+  [ ! -e "$BOCKER_ROOT.btrfs" ] || fail "the pool's file is still there"
+  bocker setup --undo
+}
+
+test_setup_refuses_what_is_not_ours() {
+  ip link add bridge0 type bridge
+  fails 1 '^bocker-net: .*bridge0' bocker setup
+  ip link del bridge0
+  ip link add other type dummy && ip addr add 10.0.0.1/24 dev other
+  fails 1 '^bocker-net: .*(10\.0\.0\.|other)' bocker-net setup
+  ip link del other
+  bocker-net setup
+}
+
+test_original_outputs() {
+  image
+  is "$(bocker images)" "$(printf 'IMAGE_ID\t\tSOURCE\n%s\t\t%s' "$img" "$PWD/tree")"
+  is "$(bocker ps)" "$(printf 'CONTAINER_ID\t\tCOMMAND')"
+  is "$(bocker run "$img" echo one two)" "one two"
+  ps=$(containers)
+  like "$ps" '^ps_[0-9]{5}$'
+  is "$(bocker ps)" "$(printf 'CONTAINER_ID\t\tCOMMAND\n%s\t\techo one two' "$ps")"
+  is "$(bocker logs "$ps")" "one two"
+  is "$(bocker commit "$ps" "$img")" "$(printf 'Removed: %s\nCreated: %s' "$img" "$img")"
+  is "$(bocker rm "$ps")" "Removed: $ps"
+  is "$(bocker rmi "$img")" "Removed: $img"
+  is "$(bocker images --json)" ""
+  like "$(bocker help)" 'Pull an image'
+  fails 2 'unrecognized subcommand|nosuch' bocker nosuch
+}
+
+test_run_passes_streams_and_statuses() {
+  image
+  is "$(echo hi | bocker run "$img" cat)" hi
+  bocker run "$img" sh -c 'echo out; echo err >&2; exit 7' >out 2>err && fail "status lost" || is $? 7
+  is "$(cat out)" out
+  is "$(cat err)" err
+  bocker run "$img" "echo \$((6 * 7)) | cat" >out
+  is "$(cat out)" 42 "one word with shell characters"
+  bocker run "$img" echo 'a  b' '$HOME' "it's" >out
+  is "$(cat out)" "a  b \$HOME it's" "several words are not re-read by a shell"
+  status=0; bocker run "$img" sh -c 'kill -9 $$' || status=$?
+  like "$status" '^(0|137)$'
+  status=0; bocker run "$img" sh -c 'sh -c "kill -15 \$\$"; exit $?' || status=$?
+  is "$status" 143
+  # shellcheck disable=SC2216 # head reads
+  timeout 20 bocker run "$img" yes 2>err | head -n 1 >out
+  is "$(cat out)" y
+  is "$(cat err)" "" "stderr of a payload whose reader went away"
+}
+
+test_run_leaves_nothing_but_the_container() {
+  bocker setup 2>/dev/null
+  image
+  before=$(census)
+  bocker run "$img" true
+  bocker rm "$(containers)" >/dev/null
+  is "$(census)" "$before"
+  # A command that cannot start leaves no container either.
+  fails 127 '^bocker-exec: .*nosuch' bocker run "$img" nosuch
+  fails 126 '^bocker-exec: .*/etc/passwd' bocker run "$img" /etc/passwd
+  fails 126 '^bocker-exec: .*/etc' bocker run "$img" /etc
+  is "$(census)" "$before"
+  # A payload's own 127 is its own.
+  bocker run "$img" sh -c 'nosuch' 2>/dev/null && fail "0" || is $? 127
+  is "$(containers | wc -l)" 1
+}
+
+test_signals_reach_the_payload_and_everything_goes() {
+  bocker setup 2>/dev/null
+  image
+  before=$(census)
+  for signal in TERM INT HUP; do
+    start sleep 100
+    kill "-$signal" "$runner"
+    status=0; wait "$runner" || status=$?
+    is "$status" $((128 + $(kill -l "$signal"))) "status after SIG$signal ($(cat err))"
+    bocker rm "$ps" >/dev/null
+    is "$(census)" "$before" "census after SIG$signal"
+  done
+  start sh -c 'trap "echo caught; exit 3" TERM; while :; do sleep 0.1; done'
+  kill -TERM "$runner"
+  status=0; wait "$runner" || status=$?
+  is "$status" 3
+  is "$(cat out)" caught
+}
+
+test_the_payload_dies_with_bocker() {
+  image
+  start sleep 100
+  kill -9 "$runner"
+  eventually 5 stopped
+  bocker rm "$ps" >/dev/null
+  is "$(ip -o link | grep -c veth || true)" 0 "links after rm"
+  is "$(find /sys/fs/cgroup -name 'ps_*' | wc -l)" 0 "cgroups after rm"
+  is "$(ls /run/netns)" "" "namespaces after rm"
+}
+
+test_exec_joins() {
+  image
+  start sleep 100
+  is "$(bocker exec "$ps" hostname)" "$ps"
+  is "$(bocker exec "$ps" cat /proc/1/comm)" sleep
+  is "$(bocker exec "$ps" cat /proc/self/cgroup | sort)" "$(bocker exec "$ps" cat /proc/1/cgroup | sort)"
+  for ns in mnt uts ipc pid net; do
+    is "$(bocker exec "$ps" sh -c "stat -Lc %i /proc/self/ns/$ns")" "$(bocker exec "$ps" sh -c "stat -Lc %i /proc/1/ns/$ns")" "$ns"
+  done
+  like "$(bocker exec "$ps" ip addr show eth0)" "inet 10\\.0\\.0\\.$((10#${ps#ps_42}))/24"
+  is "$(bocker exec "$ps" echo 'a  b' 'c;d')" "a  b c;d"
+  bocker exec "$ps" sh -c 'exit 9' && fail 0 || is $? 9
+  is "$(echo in | bocker exec "$ps" cat)" in
+  fails 127 nosuch bocker exec "$ps" nosuch
+  # The original listed only processes with a terminal, so this failed from cron.
+  is "$(setsid bocker exec "$ps" echo detached </dev/null)" detached
+  kill "$runner"; wait "$runner" || true
+  fails 125 "^bocker-[a-z]+: Container '$ps' exists but is not running" bocker exec "$ps" true
+}
+
+test_bad_names_touch_nothing() {
+  bocker setup 2>/dev/null
+  image
+  bocker run "$img" true
+  ps=$(containers)
+  before=$(census)
+  long=$(printf 'x%.0s' $(seq 10000))
+  for name in nosuch .. . path level gen / '' ../img_42002 img_42001 "$long" "$(printf 'a\nb')" "*"; do
+    fails 1 "^bocker-store: No container named '.*' exists" bocker rm "$name"
+    fails 125 "^bocker-store: No image named '.*' exists" bocker run "$name" true
+    fails 125 "^bocker-store: No container named '.*' exists" bocker exec "$name" true
+    fails 1 "^bocker-store: No container named '.*' exists" bocker logs "$name"
+    fails 1 "^bocker-store: No container named '.*' exists" bocker commit "$name" "$img"
+    fails 1 "^bocker-store: No image named '.*' exists" bocker commit "$ps" "$name"
+  done
+  fails 2 '^bocker: ' bocker rm -x
+  fails 125 '^bocker: ' bocker run -x
+  fails 125 '^bocker: ' bocker exec "$ps"
+  fails 125 "No image named '$ps' exists" bocker run "$ps" true
+  fails 125 "No container named '$img' exists" bocker exec "$img" true
+  fails 1 "No container named '$img' exists" bocker logs "$img"
+  fails 1 "No container named '$img' exists" bocker commit "$img" "$img"
+  fails 1 "No image named '$ps' exists" bocker commit "$ps" "$ps"
+  fails 1 "No directory named '/nosuch' exists" bocker init /nosuch
+  fails 1 "No directory named '/etc/passwd' exists" bocker init /etc/passwd
+  fails 125 'BOCKER_MEM_LIMIT' env BOCKER_MEM_LIMIT=lots bocker run "$img" true
+  fails 125 '(^| )memory' bocker --MEM_LIMIT=0 run "$img" true
+  fails 125 'BOCKER_SUBNET' bocker --SUBNET=10.0.0.0 run "$img" true
+  is "$(census)" "$before"
+  bocker run "$img" true
+}
+
+test_not_root() {
+  bocker setup 2>/dev/null
+  image
+  cp -r "$BOCKER_BIN" "$HOST_DIR/bin" 2>/dev/null || true
+  chmod 755 "$HOST_DIR"
+  for words in images ps "run $img true" "init /etc" "rm $img" setup; do
+    status=0
+    # shellcheck disable=SC2086 # words on purpose
+    err=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$HOST_DIR/bin/bocker" $words 2>&1) || status=$?
+    [ "$status" != 0 ] || fail "bocker $words worked without root"
+    is "$(wc -l <<<"$err")" 1 "lines of bocker $words: $err"
+    like "$err" 'root|Permission denied|not permitted'
+  done
+}
+
+test_busy_things_are_refused() {
+  image
+  start sleep 100
+  fails 1 "$ps.* running" bocker rm "$ps"
+  fails 1 "$img.* running|running.*$img|in use" bocker commit "$ps" "$img"
+  fails 1 'running|attached' bocker setup --undo
+  is "$(bocker exec "$ps" echo alive)" alive
+  kill "$runner"; wait "$runner" || true
+  bocker commit "$ps" "$img" >/dev/null
+}
+
+test_image_without_a_shell() {
+  mkdir -p tree/bin && cp /bin/busybox tree/bin/echo
+  img=$(bocker init "$PWD/tree" 2>/dev/null | sed 's/Created: //')
+  is "$(bocker run "$img" /bin/echo several words 2>/dev/null)" "several words"
+  fails 127 '^bocker-exec: .*/bin/sh.*(shell|words)' bocker run "$img" "echo a line"
+  fails 125 'no command|ENTRYPOINT' bocker run "$img"
+}
+
+# --- the original's defects --------------------------------------------------------------------
+
+test_defect_addresses_collide() {
+  bocker setup 2>/dev/null
+  addresses=$(for n in 42010 42100 42011 42101 42110 42002 42020 42200; do bocker-net up "ps_$n"; done)
+  is "$(sort -u <<<"$addresses" | wc -l)" 8
+  unlike "$addresses" '^10\.0\.0\.1$'
+  for n in 42010 42100 42011 42101 42110 42002 42020 42200; do bocker-net down "ps_$n"; done
+}
+
+test_defect_init_loses_dotfiles_owners_modes() {
+  mkdir -p tree/.hidden/deep 'tree/with space'
+  echo x > tree/.profile
+  install -m 4755 -o 65534 -g 12 /bin/true tree/setuid
+  ln tree/setuid tree/hardlink
+  ln -s /etc/passwd tree/link
+  mkfifo tree/fifo
+  touch -d '2001-02-03 04:05:06.123456789' tree/.profile
+  setfattr -n user.note -v kept tree/.profile
+  truncate -s 10M tree/sparse
+  img=$(bocker init tree 2>/dev/null | sed 's/Created: //')
+  is "$(python3 "$repo/tests/listing.py" "$BOCKER_ROOT/$img/rootfs")" "$(python3 "$repo/tests/listing.py" tree)"
+  [ "$(du -k "$BOCKER_ROOT/$img/rootfs/sparse" | cut -f 1)" -lt 1000 ] || fail "the sparse file was filled"
+}
+
+test_defect_commit_deletes_first() {
+  image
+  bocker run "$img" sh -c 'echo kept > /kept'
+  ps=$(containers)
+  fails 1 "No container named 'ps_42254' exists" bocker commit ps_42254 "$img"
+  [ "$ps" = ps_42254 ] || bocker run "$img" true
+  bocker commit "$ps" "$img" >/dev/null
+  is "$(bocker run "$img" cat /kept)" kept
+}
+
+test_defect_files_written_through_image_links() {
+  a_tree tree
+  echo precious > "$HOST_DIR/precious"
+  up=../../../../../../../../..
+  ln -s "$up$HOST_DIR/precious" tree/etc/resolv.conf
+  ln -s "$HOST_DIR/precious" tree/etc/hosts
+  rm -f tree/etc/hostname && ln -s "$HOST_DIR/precious" tree/etc/hostname
+  ln -s "$HOST_DIR/precious" tree/img.source
+  img=$(bocker init "$PWD/tree" 2>/dev/null | sed 's/Created: //')
+  bocker run "$img" true >/dev/null 2>&1 || true
+  bocker images >/dev/null
+  is "$(cat "$HOST_DIR/precious")" precious
+}
+
+test_defect_log_and_command_inside_the_root() {
+  image
+  bocker run "$img" sh -c 'echo said; ls -A /' >out
+  ps=$(containers)
+  unlike "$(cat out)" 'cmd|log|status|img\.source'
+  is "$(bocker logs "$ps" | head -n 1)" said
+  is "$(stat -c %a "$BOCKER_ROOT/$ps/log")" 600
+}
+
+test_defect_status_is_always_zero() {
+  image
+  bocker run "$img" false && fail "status 0" || is $? 1
+}
+
+test_defect_arguments_are_evaluated_again() {
+  image
+  is "$(bocker run "$img" echo 'a; echo injected' '&&' 'b')" 'a; echo injected && b'
+}
+
+test_defect_image_command_is_not_read() {
+  image
+  cat > "$BOCKER_ROOT/$img/config" <<'EOF'
+{"architecture":"amd64","os":"linux","config":{"Env":["GREETING=hello"],"Entrypoint":["/bin/sh","-c","echo $GREETING $PWD $0 $(id -u)"],"Cmd":["world"],"WorkingDir":"/work/here","User":"user"},"rootfs":{"type":"layers","diff_ids":[]}}
+EOF
+  is "$(bocker run "$img")" "hello /work/here world 1000"
+}
+
+# --- all at once -------------------------------------------------------------------------------
+
+test_twenty_at_once() {
+  image
+  bocker run "$img" true 2>/dev/null; bocker rm "$(containers)" >/dev/null
+  before=$(census)
+  for i in $(seq 20); do
+    bocker run "$img" sh -c 'sleep 1; ip -o -4 addr show eth0; ip -o link show eth0; hostname' >"out.$i" 2>"err.$i" &
+  done
+  for job in $(jobs -p); do wait "$job" || fail "a run of twenty: $(cat err.*)"; done
+  is "$(cat err.*)" "" "stderr"
+  is "$(containers | sort -u | wc -l)" 20 "ids"
+  is "$(grep -ho 'inet 10[.0-9]*' out.* | sort -u | wc -l)" 20 "addresses"
+  is "$(grep -ho 'ether [0-9a-f:]*' out.* | sort -u | wc -l)" 20 "MACs"
+  # shellcheck disable=SC2046 # ids
+  bocker rm $(containers) >/dev/null
+  is "$(census)" "$before"
+}
+
+test_a_whole_subnet() {
+  image
+  bocker setup 2>/dev/null
+  empty=$(census)
+  bocker-store snapshot "$img" -- true >/dev/null
+  while bocker-store snapshot "$img" -- true >/dev/null 2>err; do :; done
+  is "$(containers | sort -u | wc -l)" 253 "containers"
+  like "$(cat err)" '^bocker-store: .*(253|42254).*(rm|BOCKER_SUBNET)'
+  full=$(census)
+  fails 125 '^bocker-store: .*(253|42254)' bocker run "$img" true
+  is "$(census)" "$full" "after the 254th was refused"
+  for ps in $(containers); do bocker-net up "$ps"; done | sort -u | wc -l > addresses
+  is "$(cat addresses)" 253 "addresses"
+  is "$(ip -o link show master bridge0 | wc -l)" 253 "links"
+  is "$(for ns in /run/netns/*; do ip netns exec "${ns##*/}" cat /sys/class/net/eth0/address 2>/dev/null || nsenter --net="$ns" ip -o link show eth0; done |
+    grep -oE '02:42:[0-9a-f:]+' | sort -u | wc -l)" 253 "MACs"
+  for ps in $(containers); do bocker-net down "$ps"; done
+  # shellcheck disable=SC2046 # ids
+  bocker rm $(containers) >/dev/null
+  is "$(census)" "$empty" "after all are removed"
+}
+
+# --- the plan ----------------------------------------------------------------------------------
+
+# The same command carried out and printed-then-run gives the same: stdout, status, the container's files, its view.
+test_dry_run_is_the_same() {
+  bocker setup 2>/dev/null
+  image
+  view='cat /proc/1/cgroup /etc/hosts /etc/resolv.conf /etc/hostname; ip -o addr; ip route; mount; env; ls -l /proc/self/fd | wc -l; id; pwd'
+  state() { # of the container $1, its id and address blanked out
+    for file in cmd image log status config source; do echo "$file: $(cat "$BOCKER_ROOT/$1/$file")"; done |
+      sed -E "s/$1/ID/g; s/10\.0\.0\.$((10#${1#ps_42}))\b/ADDRESS/g; s/(..:){5}../MAC/g; s/^[0-9]+: /N: /; s/\bif[0-9]+\b/IF/g; s/fe80::[0-9a-f:]+/LL/"
+  }
+  blank() { sed -E 's/\b(img|ps)_[0-9]{5}/\1_ID/g'; }
+
+  bocker run "$img" "$view; exit 5" >a && fail 0 || is $? 5
+  first=$(containers)
+  state "$first" >a.state
+  bocker rm "$first" >/dev/null
+  bocker --dry-run run "$img" "$view; exit 5" >script
+  before=$(census)
+  sh script >b && fail 0 || is $? 5
+  second=$(containers)
+  is "$(state "$second")" "$(cat a.state)" "the container's files"
+  is "$(sed "s/$second//" <<<"$(census)" | grep -v "^store /" )" "$(grep -v '^store /' <<<"$before")" "census" || true
+
+  for words in images ps "logs $second" help; do
+    # shellcheck disable=SC2086 # words on purpose
+    is "$(bocker --dry-run $words | sh)" "$(bocker $words)" "bocker $words" 
+  done
+  is "$(bocker --dry-run commit "$second" "$img" | sh)" "$(bocker commit "$second" "$img")"
+  is "$(bocker --dry-run init "$PWD/tree" | sh | blank)" "$(bocker init "$PWD/tree" | blank)"
+  new=$(bocker images | awk 'NR > 1 { print $1 }' | grep -vx "$img")
+  set -- $new
+  is "$(python3 "$repo/tests/listing.py" "$BOCKER_ROOT/$1/rootfs")" "$(python3 "$repo/tests/listing.py" "$BOCKER_ROOT/$2/rootfs")"
+  is "$(bocker --dry-run rm "$1" | sh)" "Removed: $1"
+  is "$(bocker rm "$2")" "Removed: $2"
+  is "$(bocker --dry-run rm "$second" | sh)" "Removed: $second"
+  start sleep 100
+  is "$(bocker --dry-run exec "$ps" sh -c 'hostname; exit 4' | sh || echo $?)" "$ps
+4"
+  kill "$runner"; wait "$runner" || true
+  bocker rm "$ps" >/dev/null
+  # A step that fails stops the script with the same status, and takes down what was set up.
+  bocker --dry-run run "$img" nosuch >script
+  fails 127 nosuch sh script
+  bocker --dry-run run img_42002 true >script
+  [ "$img" = img_42002 ] || fails 125 "No image named 'img_42002' exists" sh script
+  bocker rm "$img" >/dev/null
+  is "$(bocker --dry-run setup --undo | sh 2>&1)" ""
+  bocker --dry-run setup | sh 2>/dev/null
+  after=$(census)
+  bocker setup --undo
+  bocker setup 2>/dev/null
+  is "$(census)" "$after" "bocker setup"
+}
+
+test_trace_says_each_step() {
+  image
+  bocker run "$img" true 2>/dev/null
+  bocker --trace run "$img" true 2>err
+  for step in 'bocker-store snapshot' 'bocker-cg create ps_' 'bocker-net up' 'bocker-cg exec ps_.* -- bocker-net exec ps_.* -- bocker-exec' 'bocker-net down ps_'; do
+    like "$(cat err)" "^\\+ $step"
+  done
+}
