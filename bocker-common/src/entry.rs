@@ -1,11 +1,13 @@
 //! How every tool starts: the same state, whatever the caller left behind.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 
-use crate::diag::{Error, Result};
+use crate::diag::{Error, Result, USAGE};
 use crate::sys;
 
 /// Runs `tool` from a known state and reports its error, once, on stderr.
@@ -21,6 +23,33 @@ pub fn run(tool: &'static str, main: impl FnOnce() -> Result<ExitCode>) -> ExitC
         Ok(code) => code,
         Err(error) => error.report(tool),
     }
+}
+
+/// Reads the command line. `--help` and `--version` print, and end the tool.
+///
+/// # Errors
+/// What clap says about a mistake, as one line with status 2; with `status_of`'s status where
+/// that gives one for these words (a verb that runs a command for the caller says 125).
+pub fn parse<T: clap::Parser>(status_of: impl FnOnce(&[OsString]) -> Option<u8>) -> Result<T> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    T::try_parse_from(&words).map_err(|mistake| {
+        if matches!(mistake.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            mistake.exit();
+        }
+        let line = match std::error::Error::source(&mistake) {
+            // Our own parsers' words are complete without clap's frame.
+            Some(own) if mistake.kind() == ErrorKind::ValueValidation => own.to_string(),
+            _ => one_line(&mistake.render().to_string()),
+        };
+        Error::plain(line).hint("see --help").status(status_of(&words).unwrap_or(USAGE))
+    })
+}
+
+/// The first paragraph of what clap prints, without its `error: `.
+fn one_line(rendered: &str) -> String {
+    let first = rendered.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Holds INT, TERM, HUP and QUIT back until dropped.
@@ -59,4 +88,15 @@ pub fn need_root(act: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::plain(format!("{act}: needs root (try sudo)")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_one_line() {
+        let text = "error: the following required arguments were not provided:\n  <ID>\n\nUsage: x <ID>\n";
+        assert_eq!(one_line(text), "the following required arguments were not provided: <ID>");
+    }
 }
