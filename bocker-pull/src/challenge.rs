@@ -1,0 +1,129 @@
+//! `WWW-Authenticate` (RFC 9110, section 11.6.1): where a registry's tokens come from.
+
+/// The parts of a `Bearer` challenge that a token request needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// URL of the token server. Not checked yet: it is the registry's word.
+    pub realm: String,
+    /// The registry's name for itself.
+    pub service: Option<String>,
+}
+
+/// The first `Bearer` challenge with a realm in one header's value.
+///
+/// The value is a list of challenges, each `scheme key=value, key="quoted value", …`, with
+/// commas between the parameters and between the challenges alike.
+pub fn bearer(value: &str) -> Option<Bearer> {
+    let mut rest = value;
+    let mut scheme = "";
+    let mut realm = None;
+    let mut service = None;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let (word, after) = token(rest);
+        if word.is_empty() {
+            break;
+        }
+        match after.trim_start_matches([' ', '\t']).strip_prefix('=') {
+            // key=value belongs to the scheme before it.
+            Some(after) => {
+                let (text, after) = parameter(after.trim_start_matches([' ', '\t']))?;
+                if scheme.eq_ignore_ascii_case("bearer") {
+                    let slot = match word.to_ascii_lowercase().as_str() {
+                        "realm" => Some(&mut realm),
+                        "service" => Some(&mut service),
+                        _ => None,
+                    };
+                    if let Some(slot) = slot {
+                        slot.get_or_insert(text);
+                    }
+                }
+                rest = after;
+            }
+            // A word alone starts the next challenge.
+            None => {
+                if realm.is_some() {
+                    break;
+                }
+                (scheme, rest) = (word, after);
+                service = None;
+            }
+        }
+    }
+    Some(Bearer { realm: realm?, service })
+}
+
+/// The longest token at the start of `text`, and what follows it.
+fn token(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(c)).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// A parameter's value, quoted or not, and what follows it.
+fn parameter(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
+        return Some((text.get(..end)?.to_owned(), text.get(end..)?));
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, quoted.get(at + 1..)?)),
+            '\\' => value.push(chars.next()?.1),
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Noise;
+
+    const HUB: &str =
+        r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+
+    #[test]
+    fn reads_what_registries_send() {
+        let hub = Bearer { realm: "https://auth.docker.io/token".into(), service: Some("registry.docker.io".into()) };
+        assert_eq!(bearer(HUB), Some(hub.clone()));
+        assert_eq!(bearer(&format!("Basic realm=\"x\", {HUB}")), Some(hub.clone()));
+        assert_eq!(bearer(&format!("{HUB}, Basic realm=\"x\"")), Some(hub.clone()));
+        assert_eq!(
+            bearer(r#"BEARER service="registry.docker.io" , Realm = "https://auth.docker.io/token""#),
+            Some(hub)
+        );
+        let plain = bearer(r#"bearer realm=https://x/t?a=b"#).unwrap();
+        assert_eq!((plain.realm.as_str(), plain.service), ("https://x/t?a=b", None));
+        assert_eq!(bearer(r#"Bearer realm="a\"b""#).unwrap().realm, "a\"b");
+    }
+
+    #[test]
+    fn a_basic_realm_is_not_a_token_server() {
+        for value in [
+            "",
+            "Basic realm=\"https://x\"",
+            "Bearer",
+            "Bearer realm",
+            "Bearer realm=\"open",
+            "Bearer service=\"x\"",
+            "realm=\"x\"",
+            "=",
+            "\"",
+            "Bearer realm=\"a\\",
+        ] {
+            assert_eq!(bearer(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn ends_on_any_input() {
+        let mut noise = Noise::new(11);
+        for _ in 0..20_000 {
+            let _ = bearer(&noise.text("Bearer realm=\"\\, é\t/:", 60));
+            let _ = bearer(&String::from_utf8_lossy(&noise.spoil(HUB.as_bytes())));
+        }
+    }
+}

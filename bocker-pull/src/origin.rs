@@ -1,0 +1,144 @@
+//! Where a registry may send us: its token server and its redirects are its word, and we stand inside the host's network.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use reqwest::Url;
+
+use crate::reference::is_loopback;
+
+/// Whether credentials for one URL may go to the other: the same scheme, host and port.
+pub(crate) fn same(one: &Url, other: &Url) -> bool {
+    one.origin() == other.origin()
+}
+
+/// Checks a URL that the registry at `home` sends us to. The registry's own host and port are always right, and the only
+/// place for plain HTTP; anywhere else is HTTPS to a public host.
+///
+/// Names are not resolved here: TLS ties them to a certificate for that name.
+///
+/// # Errors
+/// The reason.
+pub(crate) fn may_visit(home: &Url, next: &Url) -> Result<(), &'static str> {
+    if !next.username().is_empty() || next.password().is_some() {
+        return Err("it holds a user name");
+    }
+    if same(home, next) {
+        return Ok(());
+    }
+    if next.scheme() != "https" {
+        return Err("it is not https");
+    }
+    let own = next.host_str() == home.host_str() && next.port_or_known_default() == home.port_or_known_default();
+    if own || !next.host_str().is_none_or(is_inside) {
+        return Ok(());
+    }
+    Err("it is an address inside this network")
+}
+
+/// Whether a host, as the URL parser wrote it, is an address that is not for the public.
+fn is_inside(host: &str) -> bool {
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match literal.parse() {
+        Ok(IpAddr::V4(address)) => is_inside_v4(address),
+        Ok(IpAddr::V6(address)) => is_inside_v6(address),
+        Err(_) => is_loopback(host) || host.trim_end_matches('.').ends_with("localhost"),
+    }
+}
+
+fn is_inside_v4(address: Ipv4Addr) -> bool {
+    let [a, b, ..] = address.octets();
+    address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        || a == 0
+        || a >= 240
+        // Carrier-grade NAT, RFC 6598, and benchmarking, RFC 2544.
+        || a == 100 && (64..128).contains(&b)
+        || a == 198 && (18..20).contains(&b)
+}
+
+fn is_inside_v6(address: Ipv6Addr) -> bool {
+    let [a, b, .., y, z] = address.segments();
+    let last = || {
+        let ([p, q], [r, s]) = (y.to_be_bytes(), z.to_be_bytes());
+        Ipv4Addr::new(p, q, r, s)
+    };
+    // ::a.b.c.d, ::ffff:a.b.c.d (mapped) and 64:ff9b::a.b.c.d (NAT64) are IPv4 inside.
+    let holds_v4 = address.segments().iter().take(5).all(|&s| s == 0) || (a, b) == (0x64, 0xff9b);
+    address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || address.is_unique_local()
+        || address.is_unicast_link_local()
+        || holds_v4 && is_inside_v4(last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit(home: &str, next: &str) -> bool {
+        may_visit(&Url::parse(home).unwrap(), &Url::parse(next).unwrap()).is_ok()
+    }
+
+    #[test]
+    fn a_public_registry_leads_to_public_hosts_over_https() {
+        let home = "https://registry.example/";
+        for next in [
+            "https://auth.example/token",
+            "https://registry.example/x",
+            "https://8.8.8.8/",
+            "https://[2606:4700::1]/",
+            "https://registry.example:8443/",
+        ] {
+            assert!(visit(home, next), "{next}");
+        }
+        for next in [
+            "http://registry.example/",
+            "http://auth.example/",
+            "ftp://auth.example/",
+            "file:///etc/passwd",
+            "https://user@auth.example/",
+            "https://127.0.0.1/",
+            "https://127.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://0/",
+            "https://localhost/",
+            "https://localhost./",
+            "https://x.localhost/",
+            "https://10.0.0.1/",
+            "https://172.16.0.1/",
+            "https://192.168.1.1:8443/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://100.64.0.1/",
+            "https://255.255.255.255/",
+            "https://[::1]/",
+            "https://[::]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[::ffff:a9fe:a9fe]/",
+            "https://[64:ff9b::10.0.0.1]/",
+            "https://[fe80::1]/",
+            "https://[fd00::1]/",
+        ] {
+            assert!(!visit(home, next), "{next}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_registry_leads_to_itself_only() {
+        let home = "http://127.0.0.1:5000/";
+        assert!(visit(home, "http://127.0.0.1:5000/token"));
+        assert!(visit(home, "https://127.0.0.1:5000/token"));
+        assert!(visit(home, "https://auth.example/token"));
+        for next in
+            ["http://127.0.0.1:5001/token", "http://localhost:5000/", "https://127.0.0.1:5001/", "http://auth.example/"]
+        {
+            assert!(!visit(home, next), "{next}");
+        }
+        assert!(visit("https://10.0.0.5:5000/", "https://10.0.0.5:5000/token"));
+        assert!(!visit("https://10.0.0.5:5000/", "https://10.0.0.5:5001/token"));
+    }
+}

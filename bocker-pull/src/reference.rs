@@ -1,0 +1,360 @@
+//! Image references: `[host[:port]/]name[:tag][@digest]`, distribution-spec "Pulling manifests".
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bocker_common::Error;
+use bocker_common::diag::USAGE;
+use reqwest::Url;
+
+use crate::digest::Digest;
+
+/// Where Docker Hub's registry listens; `docker.io` is only its name.
+const HUB: &str = "registry-1.docker.io";
+/// Longest host and longest repository name, in bytes.
+const NAME_MAX: usize = 255;
+/// Longest tag, in bytes.
+const TAG_MAX: usize = 128;
+
+/// A name for an image, made complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// `host` or `host:port`.
+    registry: String,
+    /// `library/centos`.
+    repository: String,
+    /// Absent only where a digest is given.
+    tag: Option<String>,
+    digest: Option<Digest>,
+    /// As the user wrote it, `:latest` added where neither tag nor digest was given.
+    typed: String,
+    /// `https://host:port/`, or `http://` for a loopback host.
+    origin: Url,
+}
+
+impl Reference {
+    /// Reads `name`, with the tag as a word of its own if there is one: `centos 7` is `centos:7`.
+    ///
+    /// # Errors
+    /// One line with status 2.
+    pub fn parse(name: &str, tag: Option<&str>) -> Result<Self, Error> {
+        read(name, tag).map_err(|reason| {
+            let shown: String = name.chars().take(64).collect();
+            Error::plain(format!("'{shown}' is not an image name: {reason}"))
+                .hint("they look like centos:7 or localhost:5000/group/name:tag")
+                .status(USAGE)
+        })
+    }
+
+    /// The digest if there is one, else the tag: what comes last in the manifest's URL.
+    pub fn pointer(&self) -> String {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(tag)) => tag.clone(),
+            (None, None) => "latest".into(),
+        }
+    }
+
+    /// The digest that the user asks for. It wins over a tag.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// `library/centos`
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// `registry-1.docker.io/library/centos`
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// As the user wrote it.
+    pub fn typed(&self) -> &str {
+        &self.typed
+    }
+
+    /// Scheme, host and port that credentials are bound to.
+    pub fn origin(&self) -> &Url {
+        &self.origin
+    }
+
+    /// `https://registry-1.docker.io/v2/library/centos`: every request starts with this.
+    pub fn base(&self) -> String {
+        format!("{}v2/{}", self.origin, self.repository)
+    }
+}
+
+/// `registry/repository@digest` where there is a digest, else `registry/repository:tag`.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.digest.is_some() { '@' } else { ':' };
+        write!(f, "{}{mark}{}", self.name(), self.pointer())
+    }
+}
+
+fn read(name: &str, tag_word: Option<&str>) -> Result<Reference, String> {
+    if name.is_empty() {
+        return Err("it is empty".into());
+    }
+    let (rest, digest) = match name.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
+        None => (name, None),
+    };
+    // A colon after the last slash starts a tag; before it, a port.
+    let leaf = rest.rfind('/').map_or(0, |slash| slash + 1);
+    let (path, tag) = match rest.get(leaf..).and_then(|leaf| leaf.split_once(':')) {
+        Some((last, tag)) => (rest.get(..leaf + last.len()).unwrap_or(rest), Some(tag)),
+        None => (rest, None),
+    };
+    let tag = match (tag, tag_word) {
+        (None, word) if digest.is_none() => word,
+        (tag, None) => tag,
+        _ => return Err("the tag is given twice".into()),
+    };
+    if let Some(tag) = tag {
+        check_tag(tag)?;
+    }
+    let (host, repository) = match path.split_once('/') {
+        Some((first, below)) if is_host(first) => (first.to_ascii_lowercase(), below),
+        _ => ("docker.io".to_owned(), path),
+    };
+    check_repository(repository)?;
+    let (registry, repository) = match host.as_str() {
+        "docker.io" | "index.docker.io" | HUB => {
+            let library = if repository.contains('/') { "" } else { "library/" };
+            (HUB.to_owned(), format!("{library}{repository}"))
+        }
+        _ => (host, repository.to_owned()),
+    };
+    let origin = origin_of(&registry)?;
+    let tag = match (tag, digest) {
+        (None, None) => Some("latest".to_owned()),
+        (tag, _) => tag.map(str::to_owned),
+    };
+    let typed = match (&digest, &tag) {
+        (None, Some(tag)) => format!("{path}:{tag}"),
+        _ => name.to_owned(),
+    };
+    Ok(Reference { registry, repository, tag, digest, typed, origin })
+}
+
+/// The first part of a name is a host if it cannot be part of a repository's name.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':', '[']) && !first.starts_with('.') || first == "localhost"
+}
+
+/// Plain HTTP for a loopback host, HTTPS for every other; there is no falling back.
+fn origin_of(registry: &str) -> Result<Url, String> {
+    let wrong = || "its host is neither a domain name nor an IP address, with or without :port".to_owned();
+    let (host, port) = match registry.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (registry, None),
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let good_host = match literal {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.split('.').all(label),
+    };
+    let good_port = port
+        .is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0));
+    if !good_host || !good_port || registry.len() > NAME_MAX {
+        return Err(wrong());
+    }
+    // The URL parser knows that 127.1 and 0x7f000001 are 127.0.0.1, as the resolver would.
+    let url = Url::parse(&format!("https://{registry}/")).map_err(|_| wrong())?;
+    if !url.host_str().is_some_and(is_loopback) {
+        return Ok(url);
+    }
+    Url::parse(&format!("http://{registry}/")).map_err(|_| wrong())
+}
+
+/// Whether packets to `host`, as the URL parser wrote it, stay on this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse() == Ok(Ipv6Addr::LOCALHOST),
+        None => host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+    }
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/…)*`, at most 255 bytes.
+fn check_repository(repository: &str) -> Result<(), String> {
+    if repository.len() > NAME_MAX {
+        return Err(format!("it is longer than {NAME_MAX} bytes"));
+    }
+    if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("names are in lower case".into());
+    }
+    if repository.split('/').all(is_component) {
+        return Ok(());
+    }
+    Err("the parts of a name are letters and digits, joined by single . _ __ or -".into())
+}
+
+fn is_component(part: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = |b: Option<&u8>| b.copied().is_some_and(word);
+    let bytes = part.as_bytes();
+    ends(bytes.first())
+        && ends(bytes.last())
+        && bytes
+            .split(|&b| word(b))
+            .all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|&b| b == b'-'))
+}
+
+/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
+fn check_tag(tag: &str) -> Result<(), String> {
+    if tag.len() > TAG_MAX {
+        return Err(format!("its tag is longer than {TAG_MAX} bytes"));
+    }
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let good = tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-');
+    if good { Ok(()) } else { Err("a tag is letters, digits, . _ and -, and starts with neither . nor -".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Noise;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn full(name: &str) -> String {
+        Reference::parse(name, None).unwrap().to_string()
+    }
+
+    #[test]
+    fn makes_names_complete() {
+        for (typed, complete) in [
+            ("centos", "registry-1.docker.io/library/centos:latest"),
+            ("centos:7", "registry-1.docker.io/library/centos:7"),
+            ("docker.io/centos", "registry-1.docker.io/library/centos:latest"),
+            ("index.docker.io/a/b:c", "registry-1.docker.io/a/b:c"),
+            ("registry-1.docker.io/library/centos", "registry-1.docker.io/library/centos:latest"),
+            ("localhost/a", "localhost/a:latest"),
+            ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+            ("localhost:5000", "registry-1.docker.io/library/localhost:5000"),
+            ("Quay.IO/a", "quay.io/a:latest"),
+            ("[::1]:5000/a", "[::1]:5000/a:latest"),
+            ("a/b-c/d--e/f__g.h", "registry-1.docker.io/a/b-c/d--e/f__g.h:latest"),
+        ] {
+            assert_eq!(full(typed), complete, "{typed}");
+        }
+        assert_eq!(full(&format!("centos:7@{DIGEST}")), format!("registry-1.docker.io/library/centos@{DIGEST}"));
+    }
+
+    #[test]
+    fn takes_the_tag_as_a_word() {
+        let two = Reference::parse("localhost:5000/centos", Some("7")).unwrap();
+        assert_eq!(two, Reference::parse("localhost:5000/centos:7", None).unwrap());
+        assert_eq!(two.typed(), "localhost:5000/centos:7");
+        assert_eq!(Reference::parse("centos", None).unwrap().typed(), "centos:latest");
+        for name in ["centos:7", &format!("centos@{DIGEST}")] {
+            assert_eq!(Reference::parse(name, Some("7")).unwrap_err().exit_status(), USAGE);
+        }
+    }
+
+    #[test]
+    fn http_on_loopback_only() {
+        for (name, scheme) in [
+            ("localhost/a", "http"),
+            ("127.0.0.1:5000/a", "http"),
+            ("127.200.3.4/a", "http"),
+            ("127.1:5000/a", "http"),
+            ("[::1]/a", "http"),
+            ("a", "https"),
+            ("10.0.0.1:5000/a", "https"),
+            ("localhost.example.com/a", "https"),
+            ("127.0.0.1.example.com/a", "https"),
+            ("[::2]/a", "https"),
+        ] {
+            assert_eq!(Reference::parse(name, None).unwrap().origin().scheme(), scheme, "{name}");
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        let long = "a".repeat(10_000);
+        let long_tag = format!("a:{}", "b".repeat(129));
+        for name in [
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "-x",
+            "a-",
+            "_a",
+            "a..b",
+            "a___b",
+            "a._b",
+            "Centos",
+            "library/CentOS",
+            "a b",
+            "a\nb",
+            "a\n",
+            "a\0",
+            "a%2fb",
+            "é",
+            "ａ",
+            "a:",
+            "a:-x",
+            "a:.x",
+            "a:b:c",
+            "a:b c",
+            "a@",
+            "a@sha256:00",
+            "a@sha512:00",
+            "@sha256:00",
+            "host:5000/",
+            "host:0/a",
+            "host:65536/a",
+            "host:/a",
+            "host:+80/a",
+            "host:80:80/a",
+            "256.256.256.256/a",
+            "-h.example/a",
+            "h..example/a",
+            "user@host.example/a",
+            "[::1/a",
+            "[::g]/a",
+            "http://a/b",
+            "https://registry.example/a",
+            &long,
+            &long_tag,
+            &format!("{long}.example/a"),
+        ] {
+            let error = Reference::parse(name, None).unwrap_err();
+            assert_eq!(error.exit_status(), USAGE, "{name:?}");
+            assert!(error.to_string().len() < 300, "the message stays one short line");
+        }
+    }
+
+    #[test]
+    fn whatever_is_accepted_reads_back_and_stays_in_its_url() {
+        let mut noise = Noise::new(7);
+        let mut accepted = 0;
+        for _ in 0..20_000 {
+            let name = noise.text("ab7A.:/@_-%[]\\\n\0 é0", 24);
+            let Ok(reference) = Reference::parse(&name, None) else { continue };
+            accepted += 1;
+            let again = Reference::parse(&reference.to_string(), None).unwrap();
+            assert_eq!(again.to_string(), reference.to_string(), "{name:?}");
+            let url = Url::parse(&format!("{}/manifests/{}", reference.base(), reference.pointer())).unwrap();
+            assert_eq!(url.path(), format!("/v2/{}/manifests/{}", reference.repository(), reference.pointer()));
+            assert_eq!(url.origin(), reference.origin().origin());
+        }
+        assert!(accepted > 100, "only {accepted} names were good");
+    }
+}

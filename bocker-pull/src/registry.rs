@@ -1,0 +1,483 @@
+//! One repository over HTTP: distribution-spec, with bearer tokens. Only GET, so everything may be tried again.
+
+use std::cell::{OnceCell, RefCell};
+use std::time::{Duration, Instant};
+
+use bocker_common::{Error, Result};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use reqwest::{Response, StatusCode, Url};
+use serde::Deserialize;
+use tokio::runtime::Runtime;
+
+use crate::challenge::{self, Bearer};
+use crate::digest::Digest;
+use crate::origin;
+use crate::reference::Reference;
+
+/// Most bytes of a token server's answer.
+const TOKEN_MAX: u64 = 1 << 20;
+/// Most bytes of an error's body.
+const ERROR_MAX: u64 = 64 << 10;
+/// Most redirects of one request.
+const HOPS_MAX: usize = 10;
+/// How often a request is made, the first time included.
+const TRIES: u32 = 4;
+/// The first wait between two tries; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest that we wait because a registry says so.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// How long we wait for a registry.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For name, connection and TLS.
+    pub connect: Duration,
+    /// For the next byte; a whole manifest or token may take twice as long.
+    pub idle: Duration,
+}
+
+impl Patience {
+    /// 10 s and 30 s, or both at most `$BOCKER_PULL_TIMEOUT` seconds.
+    pub fn from_env() -> Self {
+        let most = std::env::var("BOCKER_PULL_TIMEOUT").ok().and_then(|text| text.parse().ok()).filter(|&s| s > 0);
+        let at_most = |seconds: u64| Duration::from_secs(most.map_or(seconds, |most: u64| most.min(3600)));
+        Self { connect: at_most(10).min(Duration::from_secs(10)), idle: at_most(30) }
+    }
+}
+
+/// A manifest or an index as the registry sent it.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+}
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The registry answered so.
+    Status { status: StatusCode, said: String, wait: Option<Duration> },
+    /// It did not answer, or not to the end. `passing` if it may go better in a moment.
+    Broken { reason: String, passing: bool },
+    /// It wants what we do not do.
+    Refused(String),
+}
+
+impl Failure {
+    pub(crate) fn broken(reason: impl Into<String>) -> Self {
+        Self::Broken { reason: reason.into(), passing: true }
+    }
+
+    /// How long to wait before the next try, if there is one.
+    pub(crate) fn pause(&self, tries: u32) -> Option<Duration> {
+        let usual = PAUSE * 2u32.saturating_pow(tries.saturating_sub(1));
+        match self {
+            _ if tries >= TRIES => None,
+            Self::Status { status: StatusCode::TOO_MANY_REQUESTS, wait, .. } => {
+                wait.or(Some(usual)).filter(|&wait| wait <= WAIT_MAX)
+            }
+            Self::Status { status, .. } => [500, 502, 503, 504].contains(&status.as_u16()).then_some(usual),
+            Self::Broken { passing, .. } => passing.then_some(usual),
+            Self::Refused(_) => None,
+        }
+    }
+
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// `get URL: reason`
+    pub(crate) fn at(self, url: &Url) -> Error {
+        let (reason, hint) = match self {
+            Self::Broken { reason, .. } | Self::Refused(reason) => (reason, None),
+            Self::Status { status, said, wait } => {
+                let name = status.canonical_reason().unwrap_or("unknown status");
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                let hint = match status.as_u16() {
+                    401 => Some("no such image, or it needs a login".to_owned()),
+                    403 => Some("it is private, or this address is refused".to_owned()),
+                    429 => Some(match wait {
+                        Some(wait) => format!("try again in {} s", wait.as_secs()),
+                        None => "try again later".to_owned(),
+                    }),
+                    _ => None,
+                };
+                (format!("{} {name}{said}", status.as_u16()), hint)
+            }
+        };
+        let error = Error::new("get", shown(url), reason);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// A URL for a message: without its query, which may hold a signature.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string().chars().take(400).collect()
+}
+
+/// One repository of one registry.
+#[derive(Debug)]
+pub struct Registry {
+    reference: Reference,
+    patience: Patience,
+    /// `None` only while dropped.
+    runtime: Option<Runtime>,
+    plain: OnceCell<reqwest::Client>,
+    tls: OnceCell<reqwest::Client>,
+    /// Sent to the registry's own origin and nowhere else.
+    token: RefCell<Option<String>>,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A name server that does not answer keeps getaddrinfo(3) in its thread: leave it there.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Registry {
+    /// The repository that `reference` names. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// No file descriptors left.
+    pub fn new(reference: &Reference, patience: Patience) -> Result<Self> {
+        // One thread: the work is one stream, and the kernel buffers it.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new("start", "the network client", e))?;
+        Ok(Self {
+            reference: reference.clone(),
+            patience,
+            runtime: Some(runtime),
+            plain: OnceCell::new(),
+            tls: OnceCell::new(),
+            token: RefCell::new(None),
+        })
+    }
+
+    /// The manifest or index that `pointer`, a tag or a digest, names.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn manifest(&self, pointer: &str, accept: &str, most: u64) -> Result<Answer> {
+        let url = self.url(&format!("manifests/{pointer}"))?;
+        let get = || {
+            let response = self.get(&url, accept, None)?;
+            let content_type = text(response.headers(), CONTENT_TYPE);
+            let promised = text(response.headers(), "docker-content-digest");
+            let bytes = self.body(response, most)?;
+            // The registry's own word about its body; it is there to notice a broken cache on the way.
+            match promised.map(|digest| digest.parse::<Digest>()) {
+                Some(Ok(digest)) if digest != Digest::of(&bytes) => {
+                    Err(Failure::Refused(format!("the body is not {digest}, which its header promises")))
+                }
+                _ => Ok(Answer { bytes, content_type }),
+            }
+        };
+        retry(get).map_err(|failure| match failure.status() {
+            Some(StatusCode::NOT_FOUND) => Error::plain(format!("No image named '{}' exists", self.reference.typed())),
+            _ => failure.at(&url),
+        })
+    }
+
+    /// The bytes of a blob from `from` to the end of its `size`, and where in the blob they start.
+    pub(crate) fn blob(&self, url: &Url, from: u64, size: u64) -> Result<(Response, u64), Failure> {
+        // Closed ranges only: some stores answer an open one with 200 and everything.
+        let range = (from > 0).then(|| format!("bytes={from}-{}", size.saturating_sub(1)));
+        let response = self.get(url, "*/*", range.as_deref())?;
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let start = text(response.headers(), CONTENT_RANGE)
+                    .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
+                if start != Some(from) || from == 0 {
+                    return Err(Failure::Refused("the registry sends another range than asked for".into()));
+                }
+                Ok((response, from))
+            }
+            _ => Ok((response, 0)),
+        }
+    }
+
+    /// The next piece of a body, `None` at its end.
+    pub(crate) fn chunk(&self, response: &mut Response) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        self.block_on(response.chunk())
+    }
+
+    /// What a request to this repository starts with.
+    ///
+    /// # Errors
+    /// None in practice: the parts of a reference are checked.
+    pub fn url(&self, path: &str) -> Result<Url> {
+        let text = format!("{}/{path}", self.reference.base());
+        Url::parse(&text).map_err(|e| Error::new("get", text, e.to_string()))
+    }
+
+    /// GET with a token if the registry asks for one.
+    fn get(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
+        let response = self.follow(url, accept, range)?;
+        if response.status() != StatusCode::UNAUTHORIZED || !origin::same(response.url(), self.reference.origin()) {
+            return self.good(response);
+        }
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+        let Some(bearer) = challenges.iter().find_map(|value| challenge::bearer(value.to_str().ok()?)) else {
+            return self.good(response);
+        };
+        drop(response);
+        // No token yet, or it has expired: one new one for each request is enough.
+        let token = self.fetch_token(&bearer)?;
+        self.token.replace(Some(token));
+        self.good(self.follow(url, accept, range)?)
+    }
+
+    /// Asks the challenge's realm for leave to pull from this repository.
+    fn fetch_token(&self, bearer: &Bearer) -> Result<String, Failure> {
+        #[derive(Deserialize)]
+        struct Tokens {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let refused = |reason: &str| {
+            let realm: String = bearer.realm.chars().take(200).collect();
+            Failure::Refused(format!("its token server '{realm}' {reason}"))
+        };
+        let mut realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
+        origin::may_visit(self.reference.origin(), &realm)
+            .map_err(|reason| refused(&format!("is refused: {reason}")))?;
+        {
+            let mut query = realm.query_pairs_mut();
+            if let Some(service) = &bearer.service {
+                query.append_pair("service", service);
+            }
+            // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
+            query.append_pair("scope", &format!("repository:{}:pull", self.reference.repository()));
+        }
+        let get = || {
+            let response = self.good(self.follow(&realm, "application/json", None)?)?;
+            self.body(response, TOKEN_MAX)
+        };
+        let body = get().map_err(|failure| match failure {
+            Failure::Broken { reason, passing } => {
+                Failure::Broken { reason: format!("its token server {}: {reason}", shown(&realm)), passing }
+            }
+            Failure::Refused(reason) => refused(&format!("answers what we refuse: {reason}")),
+            // Its 404 says nothing about the image.
+            Failure::Status { status, .. } if ![401, 403, 429].contains(&status.as_u16()) && status.as_u16() < 500 => {
+                refused(&format!("answers {}", status.as_u16()))
+            }
+            denied => denied,
+        })?;
+        let tokens: Tokens = serde_json::from_slice(&body).map_err(|_| refused("does not answer with a token"))?;
+        tokens
+            .token
+            .or(tokens.access_token)
+            .filter(|token| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()))
+            .ok_or_else(|| refused("does not answer with a token"))
+    }
+
+    /// GET along redirects. They are followed here, hop by hop, so that each one is looked at before anything is sent
+    /// there, and the token goes to the registry's own origin only.
+    fn follow(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
+        let home = self.reference.origin();
+        let mut url = url.clone();
+        for _ in 0..=HOPS_MAX {
+            let mut request = self.client(&url)?.get(url.clone()).header(ACCEPT, accept);
+            if let Some(range) = range {
+                request = request.header(RANGE, range);
+            }
+            if let (Some(token), true) = (&*self.token.borrow(), origin::same(&url, home)) {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let response = self.block_on(request.send())?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let target = text(response.headers(), LOCATION).unwrap_or_default();
+            let next = url.join(&target).map_err(|_| Failure::Refused("it redirects to what is no URL".into()))?;
+            origin::may_visit(home, &next)
+                .map_err(|reason| Failure::Refused(format!("its redirect to {} is refused: {reason}", shown(&next))))?;
+            url = next;
+        }
+        Err(Failure::Refused(format!("it redirects more than {HOPS_MAX} times")))
+    }
+
+    /// The response, or the failure that its status is, with the registry's own message.
+    fn good(&self, response: Response) -> Result<Response, Failure> {
+        let status = response.status();
+        if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return Ok(response);
+        }
+        let wait = text(response.headers(), RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        let said = self.body(response, ERROR_MAX).map(|body| message(&body)).unwrap_or_default();
+        Err(Failure::Status { status, said, wait })
+    }
+
+    /// A whole body of at most `most` bytes.
+    fn body(&self, mut response: Response, most: u64) -> Result<Vec<u8>, Failure> {
+        let too_long = || Failure::Refused(format!("the answer is longer than {most} bytes"));
+        if response.content_length().is_some_and(|length| length > most) {
+            return Err(too_long());
+        }
+        let started = Instant::now();
+        let mut body = Vec::new();
+        while let Some(piece) = self.block_on(response.chunk())? {
+            body.extend_from_slice(&piece);
+            if body.len() as u64 > most {
+                return Err(too_long());
+            }
+            if started.elapsed() > self.patience.idle * 2 {
+                return Err(self.too_slow());
+            }
+        }
+        Ok(body)
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    pub(crate) fn too_slow(&self) -> Failure {
+        Failure::Broken { reason: "the registry is too slow".into(), passing: false }
+    }
+
+    /// The client for a URL's scheme. The one for HTTP has no certificates, so that a loopback registry works on a
+    /// machine without any, and does not wait for 150 of them to be read.
+    fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
+        let tls = url.scheme() == "https";
+        let slot = if tls { &self.tls } else { &self.plain };
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        // Fails if there is one already, which is then the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("bocker-pull/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .retry(reqwest::retry::never())
+            .connect_timeout(self.patience.connect)
+            .read_timeout(self.patience.idle);
+        let builder = if tls { builder.https_only(true) } else { builder.tls_certs_only([]) };
+        let client = builder.build().map_err(|e| Failure::Refused(root(&e)))?;
+        Ok(slot.get_or_init(|| client))
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = Result<T, reqwest::Error>>) -> Result<T, Failure> {
+        let runtime = self.runtime.as_ref().ok_or_else(|| Failure::Refused("the client is closed".into()))?;
+        runtime.block_on(future).map_err(|e| self.broken(&e))
+    }
+
+    /// What a failed connection means.
+    fn broken(&self, error: &reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            let Patience { connect, idle } = self.patience;
+            let reason = match error.is_connect() {
+                true => format!("no connection within {} s", connect.as_secs()),
+                false => format!("no answer for {} s", idle.as_secs()),
+            };
+            return Failure::Broken { reason, passing: false };
+        }
+        // Nobody listens, or there is no such host: that does not pass in a second.
+        Failure::Broken { reason: root(error), passing: !error.is_connect() }
+    }
+}
+
+/// Tries until it works, fails for good, or has failed often enough.
+fn retry<T>(mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut tries = 1;
+    loop {
+        match act() {
+            Ok(done) => return Ok(done),
+            Err(failure) => match failure.pause(tries) {
+                Some(pause) => std::thread::sleep(pause),
+                None => return Err(failure),
+            },
+        }
+        tries += 1;
+    }
+}
+
+/// The innermost reason of a chain of errors, in the kernel's words where it is the kernel's.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut reason = error.to_string();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        reason = match error.downcast_ref::<std::io::Error>() {
+            Some(io) => bocker_common::diag::Reason::from(io).to_string(),
+            None => error.to_string(),
+        };
+        next = error.source();
+    }
+    match reason.strip_prefix("failed to lookup address information: ") {
+        Some(resolver) => resolver.to_owned(),
+        None => reason,
+    }
+}
+
+/// A header's value if it is there once and is text.
+fn text(headers: &HeaderMap, name: impl reqwest::header::AsHeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// The message of an error's body: `{"errors":[{"code":…,"message":…}]}`.
+fn message(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(default)]
+        message: String,
+    }
+    let first = serde_json::from_slice::<Errors>(body).ok().and_then(|errors| errors.errors.into_iter().next());
+    first.map(|one| one.message.chars().take(200).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16, wait: Option<u64>) -> Failure {
+        let status = StatusCode::from_u16(code).unwrap();
+        Failure::Status { status, said: String::new(), wait: wait.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn tries_again_only_what_may_pass() {
+        for code in [500, 502, 503, 504] {
+            assert!(status(code, None).pause(1).is_some(), "{code}");
+            assert!(status(code, None).pause(TRIES).is_none(), "{code}");
+        }
+        for code in [400, 401, 403, 404, 416, 418] {
+            assert!(status(code, None).pause(1).is_none(), "{code}");
+        }
+        assert_eq!(status(429, Some(3)).pause(1), Some(Duration::from_secs(3)));
+        assert_eq!(status(429, Some(3600)).pause(1), None, "an hour is not worth waiting for");
+        assert!(Failure::Refused(String::new()).pause(1).is_none());
+    }
+
+    #[test]
+    fn a_message_shows_no_query_and_no_page() {
+        let url = Url::parse("https://h.example/v2/a?X-Amz-Signature=secret").unwrap();
+        let line = status(403, None).at(&url).to_string();
+        assert_eq!(line, "get https://h.example/v2/a: 403 Forbidden (it is private, or this address is refused)");
+        assert_eq!(message(b"<html>"), "");
+        assert_eq!(message(br#"{"errors":[{"code":"DENIED","message":"no"}]}"#), "no");
+    }
+}

@@ -1,0 +1,34 @@
+//! stdout: data only, and the mark of a failure for the stage after us.
+
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+
+use bocker_common::{Error, Result};
+
+/// stdout without the line buffer, which would look for line breaks in every layer.
+///
+/// # Errors
+/// stdout is closed.
+pub(crate) fn file() -> Result<File> {
+    let fd = std::io::stdout().as_fd().try_clone_to_owned();
+    fd.map(File::from).map_err(|e| Error::new("write", "stdout", e))
+}
+
+/// Whether a stage after us reads what we write.
+pub(crate) fn is_pipe() -> bool {
+    file().and_then(|file| file.metadata().map_err(|e| error(&e))).is_ok_and(|meta| meta.file_type().is_fifo())
+}
+
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// A failed write: silence where the reader has gone, as `head` does.
+pub(crate) fn error(error: &std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Error::explained_elsewhere(),
+        _ => Error::new("write", "stdout", error),
+    }
+}
