@@ -1,0 +1,87 @@
+//! A new container: what `unshare … chroot … | tee` was.
+
+use std::path::Path;
+
+use bocker_common::say::{perform, tell};
+use bocker_common::{Error, Result, entry};
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use nix::unistd::{getppid, pipe2};
+
+use crate::act::{self, Act, Inside};
+use crate::args::Args;
+use crate::log::{Log, Stream};
+use crate::status::Status;
+use crate::supervise::{Supervisor, start, take_signals};
+use crate::sys::{stderr, stdout};
+use crate::{config, plan};
+
+/// Runs the command in a new container on `dir`; its status.
+///
+/// # Errors
+/// One line for the act that failed; the payload did not run then.
+pub fn run(dir: &Path, args: &Args) -> Result<u8> {
+    entry::need_root("bocker-exec")?;
+    let config = config::read(args.config.as_deref())?;
+    let root = act::detached_root(dir)?;
+    let plan = plan::run(dir, args, &config, &root)?;
+    if args.explain.dry_run {
+        for acts in [&plan.outer, &plan.inner, &plan.wait] {
+            perform(acts, args.explain, |_| Ok(()))?;
+        }
+        return Ok(0);
+    }
+
+    let parent = if args.die_with_parent { Some(die_with_parent()?) } else { None };
+    let signals = take_signals()?;
+    let (mut status, mut log) = (None, None);
+    perform(&plan.outer, args.explain, |act| {
+        match act {
+            Act::Status { file } => status = Some(Status::hold(file)?),
+            Act::Log { file } => log = Some(Log::open(file)?),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let (copy, streams) = match log {
+        Some(log) => {
+            let (out, err) = (pipe()?, pipe()?);
+            let out_to = Stream::new(out.0, stdout(), "stdout");
+            let err_to = Stream::new(err.0, stderr(), "stderr");
+            (Some((log, [out_to, err_to])), Some((out.1, err.1)))
+        }
+        None => (None, None),
+    };
+    // For the next child only: it is process 1 of the new namespace. The supervisor stays where it is, in the
+    // host's mounts too, so that it keeps nothing mounted.
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|e| Error::new("unshare", "PID namespace", e))?;
+    let (explain, inner) = (args.explain, plan.inner);
+    let started = start(move || {
+        let mut inside = Inside::new(root, streams);
+        match perform(&inner, explain, |act| inside.apply(act)) {
+            Err(error) if error.exit_status() == bocker_common::diag::FAILURE => {
+                error.status(bocker_common::diag::OWN_FAILURE)
+            }
+            Err(error) => error,
+            Ok(()) => Error::plain("nothing to execute"),
+        }
+    })?;
+    let result = Supervisor { signals, status, copy, first: true, parent }.wait(started);
+    for act in &plan.wait {
+        tell(act, args.explain)?;
+    }
+    result
+}
+
+/// SIGTERM when the parent dies; the supervisor then kills the payload, writes what is left, and ends.
+pub(crate) fn die_with_parent() -> Result<nix::unistd::Pid> {
+    let parent = getppid();
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(|e| Error::new("bind", "to the parent", e))?;
+    // It may have died in between.
+    if getppid() == parent { Ok(parent) } else { Err(Error::plain("the parent process has ended")) }
+}
+
+fn pipe() -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)> {
+    pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::new("make", "a pipe", e))
+}

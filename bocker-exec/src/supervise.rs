@@ -1,0 +1,272 @@
+//! The supervisor: forks, passes signals on, copies the output to the log if there is one, waits, reports.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bocker_common::diag::OWN_FAILURE;
+use bocker_common::{Error, Result};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{ForkResult, Pid, getppid, pipe2, setsid};
+
+use crate::act;
+use crate::log::{Log, Stream};
+use crate::signals::{Deliver, deliver, taken};
+use crate::status::Status;
+use crate::sys::{self, Ended};
+
+/// Signals from here on come through this descriptor and interrupt nothing. The child keeps them blocked until
+/// right before its `execve(2)`.
+///
+/// # Errors
+/// `signalfd(2)`.
+pub fn take_signals() -> Result<SignalFd> {
+    sys::default_sigchld();
+    let set = taken();
+    let fail = |e| Error::new("take", "signals", bocker_common::diag::Reason::from(e));
+    nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(fail)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(fail)
+}
+
+/// A child on its way to `execve(2)`.
+#[derive(Debug)]
+pub struct Started {
+    pid: Pid,
+    /// Ends without a byte when the payload has been executed, else tells why not.
+    report: OwnedFd,
+}
+
+/// Forks; the child does `become_payload`, which returns only with the reason why it could not.
+///
+/// # Errors
+/// `pipe2(2)`, `fork(2)`.
+pub fn start(become_payload: impl FnOnce() -> Error) -> Result<Started> {
+    let (report, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::new("make", "a pipe", e))?;
+    match sys::fork().map_err(|e| Error::new("fork", "the payload", e))? {
+        // The closure goes here too, and with it our copies of the child's descriptors: the root, the pipes' ends.
+        ForkResult::Parent { child } => Ok(Started { pid: child, report }),
+        ForkResult::Child => {
+            drop(report);
+            let error = match detach(&tell) {
+                Ok(()) => become_payload(),
+                Err(error) => error,
+            };
+            let mut message = vec![error.exit_status()];
+            message.extend(error.to_string().bytes());
+            // At most PIPE_BUF fits without a reader, and a reader there is.
+            let _ = std::io::Write::write_all(&mut std::fs::File::from(tell), &message);
+            sys::exit_now(error.exit_status());
+        }
+    }
+}
+
+/// A session of its own: the terminal's Ctrl-C comes once, through the supervisor, and TIOCSTI needs a controlling
+/// terminal. And no life without the supervisor.
+fn detach(tell: &OwnedFd) -> Result<()> {
+    setsid().map_err(|e| Error::new("start", "a session", e))?;
+    act::die_with_supervisor().map_err(|e| Error::new("bind", "to the supervisor", e))?;
+    // It may have died before that. getppid(2) is 0 in a new PID namespace either way; a pipe without a reader tells.
+    let mut fds = [PollFd::new(tell.as_fd(), PollFlags::empty())];
+    let gone = poll(&mut fds, PollTimeout::ZERO).is_ok()
+        && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+    if gone { sys::exit_now(OWN_FAILURE) } else { Ok(()) }
+}
+
+/// What the supervisor holds while the payload lives.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// The signals that were taken.
+    pub signals: SignalFd,
+    /// The lock.
+    pub status: Option<Status>,
+    /// The log, and the two streams that are copied to it.
+    pub copy: Option<(Log, [Stream; 2])>,
+    /// The payload is process 1 of a PID namespace, for which the kernel drops what it does not handle.
+    pub first: bool,
+    /// With --die-with-parent: who started us.
+    pub parent: Option<Pid>,
+}
+
+/// How far the payload is.
+struct Payload {
+    pid: Pid,
+    /// `None` once it has been executed.
+    report: Option<std::fs::File>,
+    told: Vec<u8>,
+    /// Signals that came before.
+    held: Vec<i32>,
+    /// Its default action was done for it by SIGKILL.
+    killed_for: Option<i32>,
+    status: Option<u8>,
+}
+
+impl Supervisor {
+    /// Until the payload has ended and its output has been copied: its status, 128 + n for a signal.
+    ///
+    /// # Errors
+    /// What the child reported before it could execute the payload; `poll(2)`.
+    pub fn wait(mut self, started: Started) -> Result<u8> {
+        let mut payload = Payload {
+            pid: started.pid,
+            report: Some(started.report.into()),
+            told: Vec::new(),
+            held: Vec::new(),
+            killed_for: None,
+            status: None,
+        };
+        loop {
+            let copied = self.copy.as_ref().is_none_or(|(_, streams)| streams.iter().all(Stream::is_done));
+            if let (Some(status), None, true) = (payload.status, &payload.report, copied) {
+                return payload.result(status);
+            }
+            let ready = self.poll(&payload)?;
+            if ready.report {
+                self.hear(&mut payload);
+            }
+            if ready.signals && self.take(&mut payload) == Next::Stop {
+                return payload.result(payload.status.unwrap_or(OWN_FAILURE));
+            }
+            if let Some((log, streams)) = &mut self.copy {
+                for (stream, ready) in streams.iter_mut().zip(ready.streams) {
+                    match ready {
+                        true if stream.is_full() => stream.drain(),
+                        true => stream.fill(log),
+                        false => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll(&self, payload: &Payload) -> Result<Ready> {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(report) = &payload.report {
+            fds.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
+        }
+        let first_stream = fds.len();
+        let waits: Vec<_> = self.copy.iter().flat_map(|(_, streams)| streams.iter().map(Stream::waits_for)).collect();
+        for (fd, events) in waits.iter().flatten() {
+            fds.push(PollFd::new(*fd, *events));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::new("wait for", "the payload", errno)),
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        let signals = ready.next().unwrap_or(false);
+        let report = first_stream == 2 && ready.next().unwrap_or(false);
+        let mut streams = [false; 2];
+        for (stream, waits) in streams.iter_mut().zip(&waits) {
+            *stream = waits.is_some() && ready.next().unwrap_or(false);
+        }
+        Ok(Ready { signals, report, streams })
+    }
+
+    /// The child's report: its end means that the payload runs, for `execve(2)` closed the other side.
+    fn hear(&self, payload: &mut Payload) {
+        let Some(report) = &mut payload.report else { return };
+        let mut bytes = [0; 4096];
+        match report.read(&mut bytes) {
+            Ok(0) => payload.report = None,
+            Ok(length) => return payload.told.extend_from_slice(&bytes[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return,
+            Err(_) => payload.report = None,
+        }
+        if payload.told.is_empty() && payload.status.is_none() {
+            if let Some(status) = &self.status {
+                status.running(payload.pid);
+            }
+            for signal in std::mem::take(&mut payload.held) {
+                payload.deliver(signal, self.first);
+            }
+        }
+    }
+
+    /// Takes all signals that are there.
+    fn take(&self, payload: &mut Payload) -> Next {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = info.ssi_signo as i32;
+            if signal == libc::SIGCHLD {
+                self.collect(payload);
+            } else if payload.status.is_some() {
+                // The payload has ended; somebody who does not read our output keeps us. Then this one is for us.
+                if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
+                    return Next::Stop;
+                }
+            } else if signal == libc::SIGTERM && self.parent.is_some_and(|parent| parent != getppid()) {
+                // --die-with-parent. Not SIGKILL to ourselves: the log and the status are still to be written.
+                let _ = sys::kill(payload.pid, libc::SIGKILL);
+            } else if payload.report.is_some() {
+                payload.held.push(signal);
+            } else {
+                payload.deliver(signal, self.first);
+            }
+        }
+        Next::GoOn
+    }
+
+    /// Has it ended? First the status file, then the reaping: until then nobody else can have its PID.
+    fn collect(&self, payload: &mut Payload) {
+        if payload.status.is_some() {
+            return;
+        }
+        let Ok(Some(ended)) = sys::peek_exit(payload.pid) else { return };
+        let code = match (ended, payload.killed_for) {
+            (Ended::Killed(libc::SIGKILL), Some(signal)) => 128 + signal,
+            (Ended::Killed(signal), _) => 128 + signal,
+            (Ended::Exited(code), _) => code,
+        };
+        let code = (code & 0xff) as u8;
+        payload.status = Some(code);
+        if let Some(status) = &self.status {
+            status.exited(code);
+        }
+        sys::reap(payload.pid);
+    }
+}
+
+impl Payload {
+    fn deliver(&mut self, signal: i32, first: bool) {
+        let how = match signal {
+            // In a session without a terminal the kernel drops it for everyone: see setpgid(2), "orphaned process group".
+            libc::SIGTSTP if !first => Deliver::Stop,
+            _ if !first => Deliver::Forward,
+            _ => deliver(signal, &std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default()),
+        };
+        let send = match how {
+            Deliver::Forward => signal,
+            Deliver::Kill => {
+                self.killed_for = Some(signal);
+                libc::SIGKILL
+            }
+            Deliver::Stop => libc::SIGSTOP,
+        };
+        // Not reaped yet, so it is the payload or its zombie.
+        let _ = sys::kill(self.pid, send);
+        if signal == libc::SIGTSTP {
+            // The shell's job control wants the job to stop; SIGCONT comes through `signals`.
+            let _ = sys::kill(nix::unistd::getpid(), libc::SIGSTOP);
+        }
+    }
+
+    fn result(&self, status: u8) -> Result<u8> {
+        match self.told.split_first() {
+            Some((&status, line)) => Err(Error::plain(String::from_utf8_lossy(line)).status(status)),
+            None => Ok(status),
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stop,
+}
+
+struct Ready {
+    signals: bool,
+    report: bool,
+    streams: [bool; 2],
+}
