@@ -25,7 +25,7 @@ use rustix::mount::{
 };
 
 use crate::environment::Environment;
-use crate::inroot::{Root, errno, mount_refused, shown};
+use crate::inroot::{Root, errno, no_directory, no_file, shown};
 use crate::{payload, sys};
 
 /// One act of making or joining a container.
@@ -133,7 +133,8 @@ pub struct Exec {
 #[allow(missing_docs)]
 pub struct Wait {
     pub log: bool,
-    pub status: bool,
+    /// The status file.
+    pub status: Option<PathBuf>,
     pub end: String,
 }
 
@@ -263,14 +264,14 @@ impl say::Act for Act {
         match self {
             Self::Status { file } => Said::new(
                 format!(
-                    "exec 9<>{}\nflock -n 9 || {{ echo 'container is already running' >&2; exit 125; }}",
+                    "( umask 077; : >> {0} )\nexec 9<>{0}\nflock -n 9 || {{ echo 'container is already running' >&2; exit 125; }}\n: > {0}",
                     quote(file)
                 ),
                 "who holds this lock is the running container; the kernel drops it with the last holder",
             ),
             Self::Log { file } => Said::new(
                 format!(
-                    "pipes=$(mktemp -d)\nmkfifo \"$pipes/1\" \"$pipes/2\"\ntee -a {file} <\"$pipes/1\" & tee -a {file} <\"$pipes/2\" >&2 &",
+                    "( umask 077; : >> {file} )\npipes=$(mktemp -d)\nmkfifo \"$pipes/1\" \"$pipes/2\"\ntee -a {file} <\"$pipes/1\" & tee -a {file} <\"$pipes/2\" >&2 &",
                     file = quote(file)
                 ),
                 "output goes to the caller, stdout and stderr apart, and to the log, in the order in which it came",
@@ -353,7 +354,7 @@ impl Namespaces {
     fn say(&self) -> Said {
         let groups: Vec<String> = self.groups.iter().map(ToString::to_string).collect();
         let shell = format!(
-            "status=0\nsetpriv --groups {} unshare --mount --uts --ipc{} --pid --fork --kill-child busybox sh -e 4<&0{} <<'{}' || status=$?{}",
+            "status=0\nsetpriv --groups {} unshare --mount --uts --ipc{} --pid --fork --kill-child busybox sh -e /proc/self/fd/4{} 4<<'{}' || status=$?{}",
             groups.join(","),
             if self.cgroup { " --cgroup" } else { "" },
             if self.log { " >\"$pipes/1\" 2>\"$pipes/2\"" } else { "" },
@@ -381,9 +382,14 @@ impl Exec {
                 words.push("--".to_owned());
             }
             words.extend(self.words.iter().skip(1).map(quote));
-            words.push(format!("<&4 4<&-{}", if self.status { " 9<&-" } else { "" }));
+            // On lines of their own: a shell keeps copies of what a command's redirections replace.
+            let close = if self.status { "exec 4<&-\nexec 9<&-\n" } else { "exec 4<&-\n" };
+            words.insert(0, close.to_owned());
         }
-        Said::new(words.join(" "), "the environment starts empty; nothing of ours stays in the process but its number")
+        Said::new(
+            words.join(" ").replacen("\n ", "\n", 1),
+            "the environment starts empty; nothing of ours stays in the process but its number",
+        )
     }
 }
 
@@ -393,8 +399,8 @@ impl Wait {
         if self.log {
             shell += "\nwait\nrm -r \"$pipes\"";
         }
-        if self.status {
-            shell += "\necho \"exited $status\" >&9";
+        if let Some(file) = &self.status {
+            shell += &format!("\necho \"exited $status\" > {}", quote(file));
         }
         Said::new(shell + "\nexit \"$status\"", "")
     }
@@ -449,7 +455,7 @@ impl Inside {
             }
             Act::Dev => self.make_dev(),
             Act::Pivot => self.pivot().map_err(|e| match e {
-                Errno::EINVAL => Error::new("pivot_root", "/", e).hint("is the host's / an initramfs?"),
+                Errno::EINVAL => Error::new("pivot_root", "/", e).hint("is / an initramfs, or this a chroot?"),
                 _ => Error::new("pivot_root", "/", e),
             }),
             Act::Workdir { dir, .. } => self.enter(dir).map_err(|e| Error::new("enter", shown(dir), e)),
@@ -460,8 +466,7 @@ impl Inside {
 
     /// Mounts on a directory below the root that is reached without a link.
     fn attach(&self, mount: &OwnedFd, at: &str) -> Result<()> {
-        let refused = |e| Error::new("mount", format!("/{at}"), mount_refused(e));
-        let target = self.root.own_directory(at).map_err(refused)?;
+        let target = self.root.own_directory(at).map_err(|e| Error::new("mount", format!("/{at}"), no_directory(e)))?;
         place(mount, &target).map_err(|e| Error::new("mount", format!("/{at}"), errno(e)))
     }
 
@@ -481,12 +486,12 @@ impl Inside {
     }
 
     fn mount_file(&self, name: &str, at: &str) -> Result<()> {
-        let refused = |e| Error::new("mount", at, mount_refused(e));
+        let fail = |e| Error::new("mount", at, errno(e));
         let files = self.files.as_ref().ok_or_else(|| Error::new("mount", at, "no files"))?;
-        let target = self.root.file(at).map_err(refused)?;
+        let target = self.root.file(at).map_err(|e| Error::new("mount", at, no_file(e)))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let file = open_tree(files, name, flags).map_err(|e| refused(errno(e)))?;
-        place(&file, &target).map_err(|e| refused(errno(e)))
+        let file = open_tree(files, name, flags).map_err(fail)?;
+        place(&file, &target).map_err(fail)
     }
 
     /// umount2(2) takes no descriptor: the working directory stands in for it.

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
+use bocker_common::diag::Reason;
 use nix::errno::Errno;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
@@ -82,6 +83,17 @@ impl Root {
     /// ENOTDIR or ELOOP where the image has something else.
     pub fn own_directory(&self, name: &str) -> nix::Result<OwnedFd> {
         step(self.0.as_fd(), OsStr::new(name), true)
+    }
+
+    /// Whether [`Root::own_directory`] would refuse, without making anything.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn could_be_own_directory(&self, name: &str) -> nix::Result<()> {
+        match step(self.0.as_fd(), OsStr::new(name), false) {
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A directory anywhere below the root, links followed in-root; made if missing, with its parents.
@@ -195,17 +207,24 @@ fn components(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// Where the image has something else than what a mount needs, in words.
-pub(crate) fn mount_refused(error: Errno) -> String {
+/// Why a directory of the image cannot be mounted on, in words.
+pub(crate) fn no_directory(error: Errno) -> Reason {
     match error {
-        Errno::ENOTDIR | Errno::ELOOP => "the image has a link or a file there, not a directory".to_owned(),
-        Errno::EISDIR => "the image has a directory there, not a file".to_owned(),
-        Errno::EINVAL => "the image has no regular file there".to_owned(),
-        other => other.desc().to_owned(),
+        Errno::ENOTDIR | Errno::ELOOP => "the image has a link or a file there, not a directory".into(),
+        other => other.into(),
     }
 }
 
-/// The text after the last `/`, for messages.
+/// Why a file of the image cannot be mounted on, in words.
+pub(crate) fn no_file(error: Errno) -> Reason {
+    match error {
+        Errno::EISDIR => "the image has a directory there, not a file".into(),
+        Errno::EINVAL => "the image has no regular file there".into(),
+        other => other.into(),
+    }
+}
+
+/// For messages, where it need not be exact.
 pub(crate) fn shown(path: &OsStr) -> String {
     String::from_utf8_lossy(path.as_bytes()).into_owned()
 }

@@ -58,6 +58,8 @@ pub struct Stream {
     end: usize,
     /// The most that a write can take without waiting, once `poll(2)` said that there is room.
     at_once: usize,
+    /// Our output takes nothing any more; the log still does.
+    abandoned: bool,
 }
 
 impl Stream {
@@ -67,7 +69,7 @@ impl Stream {
         // O_NONBLOCK is no way out: it would change the caller's own descriptor.
         let kind = fstat(to).map_or(SFlag::S_IFIFO, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
         let at_once = if kind == SFlag::S_IFREG { usize::MAX } else { libc::PIPE_BUF };
-        Self { from: Some(from), to, name, buffer: vec![0; 1 << 16], start: 0, end: 0, at_once }
+        Self { from: Some(from), to, name, buffer: vec![0; 1 << 16], start: 0, end: 0, at_once, abandoned: false }
     }
 
     /// Nothing will come any more.
@@ -88,13 +90,19 @@ impl Stream {
         Some((self.from.as_ref()?.as_fd(), nix::poll::PollFlags::POLLIN))
     }
 
+    /// No more waiting for whoever should read our output: the rest goes to the log only.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+        self.start = self.end;
+    }
+
     /// Reads once, for the log at once and for our output when it has room.
     pub fn fill(&mut self, log: &mut Log) {
         let Some(from) = &self.from else { return };
         match nix::unistd::read(from, &mut self.buffer) {
             Ok(0) => self.from = None,
             Ok(length) => {
-                (self.start, self.end) = (0, length);
+                (self.start, self.end) = (if self.abandoned { length } else { 0 }, length);
                 log.write(&self.buffer[..length]);
             }
             Err(Errno::EINTR | Errno::EAGAIN) => {}

@@ -42,6 +42,11 @@ pub fn run(dir: &Path, args: &Args, config: &Config, root: &Root) -> Result<Plan
     };
     let files = our_files(args, &hostname.to_string_lossy());
     let exec = exec(args, config, &user, &hostname, root, false)?;
+    for name in ["proc", "sys", "dev"] {
+        // The acts look again; a script could not.
+        let refused = |e| Error::new("mount", format!("/{name}"), crate::inroot::no_directory(e));
+        root.could_be_own_directory(name).map_err(refused)?;
+    }
 
     // The order is the safety: what the walls of the container need comes before them, and nothing of the image
     // is executed before all of them are up. Masks, capabilities and seccomp belong between Pivot and Exec.
@@ -80,7 +85,7 @@ pub fn run(dir: &Path, args: &Args, config: &Config, root: &Root) -> Result<Plan
     Ok(Plan {
         outer: status_act.into_iter().chain(log_act).collect(),
         inner,
-        wait: vec![Act::Wait(Wait { log, status, end })],
+        wait: vec![Act::Wait(Wait { log, status: args.status.clone(), end })],
     })
 }
 
@@ -140,7 +145,7 @@ fn our_files(args: &Args, hostname: &str) -> Vec<OurFile> {
 }
 
 fn real(root: &Root, at: &str) -> Result<PathBuf> {
-    root.canonical(at).map_err(|e| Error::new("mount", at, crate::inroot::mount_refused(e)))
+    root.canonical(at).map_err(|e| Error::new("mount", at, crate::inroot::no_file(e)))
 }
 
 /// On v1 the caller's, as docker and podman do, and as the original's `/proc/self/cgroup` shows.

@@ -100,6 +100,9 @@ struct Payload {
     /// Its default action was done for it by SIGKILL.
     killed_for: Option<i32>,
     status: Option<u8>,
+    /// By INT, TERM, HUP or QUIT; `stop`: once more after its end.
+    told_to_end: bool,
+    stop: bool,
 }
 
 impl Supervisor {
@@ -115,6 +118,8 @@ impl Supervisor {
             held: Vec::new(),
             killed_for: None,
             status: None,
+            told_to_end: false,
+            stop: false,
         };
         loop {
             let copied = self.copy.as_ref().is_none_or(|(_, streams)| streams.iter().all(Stream::is_done));
@@ -125,8 +130,11 @@ impl Supervisor {
             if ready.report {
                 self.hear(&mut payload);
             }
-            if ready.signals && self.take(&mut payload) == Next::Stop {
-                return payload.result(payload.status.unwrap_or(OWN_FAILURE));
+            if ready.signals {
+                self.take(&mut payload);
+            }
+            if payload.stop || ready.nothing {
+                self.copy.iter_mut().flat_map(|(_, streams)| streams).for_each(Stream::abandon);
             }
             if let Some((log, streams)) = &mut self.copy {
                 for (stream, ready) in streams.iter_mut().zip(ready.streams) {
@@ -150,10 +158,13 @@ impl Supervisor {
         for (fd, events) in waits.iter().flatten() {
             fds.push(PollFd::new(*fd, *events));
         }
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
+        // Told to end, the payload has ended, and nobody reads its output: a second, as a courtesy.
+        let hurry = payload.status.is_some() && payload.told_to_end;
+        let nothing = match poll(&mut fds, if hurry { PollTimeout::from(1000_u16) } else { PollTimeout::NONE }) {
+            Ok(ready) => ready == 0,
+            Err(Errno::EINTR) => false,
             Err(errno) => return Err(Error::new("wait for", "the payload", errno)),
-        }
+        };
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
         let signals = ready.next().unwrap_or(false);
         let report = first_stream == 2 && ready.next().unwrap_or(false);
@@ -161,7 +172,7 @@ impl Supervisor {
         for (stream, waits) in streams.iter_mut().zip(&waits) {
             *stream = waits.is_some() && ready.next().unwrap_or(false);
         }
-        Ok(Ready { signals, report, streams })
+        Ok(Ready { signals, report, streams, nothing })
     }
 
     /// The child's report: its end means that the payload runs, for `execve(2)` closed the other side.
@@ -185,16 +196,16 @@ impl Supervisor {
     }
 
     /// Takes all signals that are there.
-    fn take(&self, payload: &mut Payload) -> Next {
+    fn take(&self, payload: &mut Payload) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = info.ssi_signo as i32;
+            let end = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT);
+            payload.told_to_end |= end;
             if signal == libc::SIGCHLD {
                 self.collect(payload);
             } else if payload.status.is_some() {
                 // The payload has ended; somebody who does not read our output keeps us. Then this one is for us.
-                if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
-                    return Next::Stop;
-                }
+                payload.stop |= end;
             } else if signal == libc::SIGTERM && self.parent.is_some_and(|parent| parent != getppid()) {
                 // --die-with-parent. Not SIGKILL to ourselves: the log and the status are still to be written.
                 let _ = sys::kill(payload.pid, libc::SIGKILL);
@@ -204,7 +215,6 @@ impl Supervisor {
                 payload.deliver(signal, self.first);
             }
         }
-        Next::GoOn
     }
 
     /// Has it ended? First the status file, then the reaping: until then nobody else can have its PID.
@@ -259,14 +269,9 @@ impl Payload {
     }
 }
 
-#[derive(PartialEq, Eq)]
-enum Next {
-    GoOn,
-    Stop,
-}
-
 struct Ready {
     signals: bool,
     report: bool,
     streams: [bool; 2],
+    nothing: bool,
 }
