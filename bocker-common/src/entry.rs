@@ -36,12 +36,15 @@ pub fn parse<T: clap::Parser>(status_of: impl FnOnce(&[OsString]) -> Option<u8>)
         if matches!(mistake.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
             mistake.exit();
         }
-        let line = match std::error::Error::source(&mistake) {
+        let error = match (mistake.kind(), std::error::Error::source(&mistake)) {
             // Our own parsers' words are complete without clap's frame.
-            Some(own) if mistake.kind() == ErrorKind::ValueValidation => own.to_string(),
-            _ => one_line(&mistake.render().to_string()),
+            (ErrorKind::ValueValidation, Some(own)) => Error::plain(own.to_string()),
+            (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => {
+                Error::plain("no command given").hint("see --help")
+            }
+            _ => Error::plain(one_line(&mistake.render().to_string())).hint("see --help"),
         };
-        Error::plain(line).hint("see --help").status(status_of(&words).unwrap_or(USAGE))
+        error.status(status_of(&words).unwrap_or(USAGE))
     })
 }
 

@@ -1,0 +1,163 @@
+//! Named network namespaces, as `ip netns` keeps them: files in /run/netns with a namespace mounted on each.
+
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bocker_common::diag::Reason;
+use bocker_common::{Error, Id, Kind, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+const DIRECTORY: &str = "/run/netns";
+const OWN: &str = "/proc/self/ns/net";
+const NOTHING: Option<&str> = None;
+
+fn path(id: Id) -> PathBuf {
+    Path::new(DIRECTORY).join(id.netns())
+}
+
+/// Whether there is a file of that name.
+pub(crate) fn exists(id: Id) -> bool {
+    path(id).symlink_metadata().is_ok()
+}
+
+/// Whether this kernel speaks IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").is_dir()
+}
+
+/// Makes the container's namespace and runs `inside` in it; this process is back in its own afterwards.
+///
+/// # Errors
+/// The first thing that failed; nothing is left then.
+pub(crate) fn create<T>(id: Id, inside: impl FnOnce() -> nix::Result<T>) -> Result<(File, T)> {
+    let path = path(id);
+    prepare_directory().map_err(|why| Error::new("prepare", DIRECTORY, why))?;
+    // O_EXCL: whoever creates the file has the name. Mode 0, as `ip netns` has it: there is nothing to read.
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(&path).map_err(|e| {
+        let taken = e.kind() == io::ErrorKind::AlreadyExists;
+        let error = Error::new("create", path.display(), e);
+        if taken { error.hint(format!("bocker-net down {id} removes it")) } else { error }
+    })?;
+    let made = enter_new(&path, inside);
+    if made.is_err() {
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_file(&path);
+    }
+    made.map_err(|(act, errno)| Error::new(act, path.display(), errno))
+}
+
+fn enter_new<T>(path: &Path, inside: impl FnOnce() -> nix::Result<T>) -> Result<(File, T), (&'static str, Errno)> {
+    let own = || File::open(OWN).map_err(|e| ("open", Errno::from_raw(e.raw_os_error().unwrap_or(0))));
+    let home = own()?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| ("unshare for", e))?;
+    let work = || {
+        // The mount keeps the namespace alive without a process in it.
+        mount(Some(OWN), path, NOTHING, MsFlags::MS_BIND, NOTHING).map_err(|e| ("mount", e))?;
+        Ok((own()?, inside().map_err(|e| ("open netlink in", e))?))
+    };
+    let done = work();
+    setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| ("come back from", e))?;
+    done
+}
+
+/// Makes /run/netns what `ip netns add` makes of it: a shared mount, so that a name that goes
+/// goes in every mount namespace, instead of keeping a dead network stack in some of them.
+fn prepare_directory() -> Result<(), Reason> {
+    if let Err(e) = DirBuilder::new().mode(0o755).create(DIRECTORY) {
+        if e.kind() != io::ErrorKind::AlreadyExists {
+            return Err(e.into());
+        }
+    }
+    let shared = || mount(NOTHING, DIRECTORY, NOTHING, MsFlags::MS_SHARED | MsFlags::MS_REC, NOTHING);
+    match shared() {
+        // It is no mount point yet. One at a time: bind mounts on top of each other do no good.
+        Err(Errno::EINVAL) => {
+            let directory = File::open(DIRECTORY)?;
+            let _lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+            if shared() == Err(Errno::EINVAL) {
+                mount(Some(DIRECTORY), DIRECTORY, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
+                shared()?;
+            }
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Removes the name; the namespace ends with the last process in it. Already gone is no error.
+///
+/// # Errors
+/// The mount or the file could not be removed.
+pub(crate) fn delete(id: Id) -> Result<()> {
+    let path = path(id);
+    match umount2(&path, MntFlags::MNT_DETACH) {
+        // EINVAL: a file without a mount on it, which a crash left.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(errno) => return Err(Error::new("unmount", path.display(), errno)),
+    }
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::new("remove", path.display(), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Moves this process into the container's namespace, `setns(2)`.
+///
+/// # Errors
+/// There is none, or it is a file that a crash left.
+pub(crate) fn join(id: Id) -> Result<()> {
+    let path = path(id);
+    let file = File::open(&path).map_err(|e| {
+        let missing = e.kind() == io::ErrorKind::NotFound;
+        let error = Error::new("open", path.display(), e);
+        if missing { error.hint(format!("bocker-net up {id} makes it")) } else { error }
+    })?;
+    setns(&file, CloneFlags::CLONE_NEWNET).map_err(|e| Error::new("join", path.display(), e))
+}
+
+/// Runs `inside` in the container's namespace and comes back.
+pub(crate) fn visit<T>(id: Id, inside: impl FnOnce() -> T) -> Result<T> {
+    let home = File::open(OWN).map_err(|e| Error::new("open", OWN, e))?;
+    join(id)?;
+    let seen = inside();
+    setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| Error::new("come back to", OWN, e))?;
+    Ok(seen)
+}
+
+/// The containers that have a name in /run/netns, by number.
+///
+/// # Errors
+/// The directory cannot be read; none at all is no error.
+pub(crate) fn all() -> Result<Vec<Id>> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|e| Error::new("read", DIRECTORY, e))?,
+    };
+    let mut ids: Vec<Id> = entries.filter_map(|entry| id_of(&entry.ok()?.file_name())).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+fn id_of(name: &OsStr) -> Option<Id> {
+    let id: Id = name.to_str()?.strip_prefix("netns_")?.parse().ok()?;
+    (id.kind() == Kind::Container).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_ours_are_containers() {
+        assert_eq!(id_of(OsStr::new("netns_ps_42045")).unwrap().to_string(), "ps_42045");
+        for name in ["ps_42045", "netns_", "netns_img_42045", "netns_ps_42045x", "cni-1", "netns_ps_1"] {
+            assert_eq!(id_of(OsStr::new(name)), None, "{name}");
+        }
+    }
+}
