@@ -102,7 +102,7 @@ fn number(text: &str) -> std::result::Result<Option<u32>, String> {
         return Ok(None);
     }
     if !text.bytes().all(|b| b.is_ascii_digit()) {
-        // user names like 3proxy exist; useradd(8) refuses them, and so the ambiguity
+        // Names like 3proxy exist, but useradd(8) refuses them too: a digit in front always means a number.
         return Err("neither a number nor a name".to_owned());
     }
     match text.parse() {
