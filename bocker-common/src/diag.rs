@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 
 /// The result of whatever a tool does.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Failure of the tool itself where it runs nothing for the caller.
 pub const FAILURE: u8 = 1;

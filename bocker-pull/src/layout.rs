@@ -40,6 +40,9 @@ impl<W: Write> Layout<W> {
         header.set_mtime(0);
         header.set_size(size);
         header.set_cksum();
+        // Six digits, NUL, space, as every tar but this crate writes it: so ours is GNU tar's stream, byte for byte.
+        let sum = header.cksum().map_err(|e| Error::new("write", name, e))?;
+        header.as_old_mut().cksum.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         self.raw(header.as_bytes())?;
         self.owed = size;
         self.padding = (BLOCK - (size % BLOCK as u64) as usize) % BLOCK;

@@ -24,7 +24,6 @@ mod testing;
 use std::io::Write;
 use std::process::ExitCode;
 
-use bocker_common::diag::USAGE;
 use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -36,7 +35,7 @@ use reference::Reference;
 
 /// Talks to registries: names in, verified blobs out
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, arg_required_else_help = false)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -78,20 +77,14 @@ enum Verb {
 /// # Errors
 /// One line for stderr. The stage after us, if there is one, has been told.
 pub fn main() -> Result<ExitCode> {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) if !error.use_stderr() => {
-            print(error.render().to_string().as_bytes())?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Err(error) => {
-            let fetch = std::env::args_os().nth(1).is_some_and(|verb| verb == "fetch");
-            if stdout::is_pipe() {
-                if fetch { Layout::new(stdout::file()?).fail() } else { print(FAILED.as_bytes())? }
+    let cli: Cli = bocker_common::entry::parse(|_| None).inspect_err(|_| {
+        if stdout::is_pipe() {
+            match std::env::args_os().nth(1) {
+                Some(verb) if verb == "fetch" => drop(stdout::file().map(|file| Layout::new(file).fail())),
+                _ => drop(print(FAILED.as_bytes())),
             }
-            return Err(usage(&error));
         }
-    };
+    })?;
     match cli.verb {
         Verb::Manifest { name, tag, platform, raw, explain } => {
             let go = || {
@@ -130,13 +123,4 @@ pub fn main() -> Result<ExitCode> {
 
 fn print(bytes: &[u8]) -> Result<()> {
     stdout::file()?.write_all(bytes).map_err(|e| stdout::error(&e))
-}
-
-/// clap's complaint in one line.
-fn usage(error: &clap::Error) -> Error {
-    let text = error.render().to_string();
-    let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
-    let line = lines.join(" ").trim().trim_start_matches("error: ").chars().take(300).collect::<String>();
-    let line = if line.is_empty() || line.contains("Talks to registries") { "a verb is missing".into() } else { line };
-    Error::plain(line).hint("bocker-pull --help").status(USAGE)
 }

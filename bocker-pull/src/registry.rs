@@ -39,11 +39,12 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// 10 s and 30 s, or both at most `$BOCKER_PULL_TIMEOUT` seconds.
+    /// 10 s to connect and 30 s for the next byte; with `$BOCKER_PULL_TIMEOUT` so many seconds for the next byte, and half
+    /// of that to connect, but never more than 10 s.
     pub fn from_env() -> Self {
-        let most = std::env::var("BOCKER_PULL_TIMEOUT").ok().and_then(|text| text.parse().ok()).filter(|&s| s > 0);
-        let at_most = |seconds: u64| Duration::from_secs(most.map_or(seconds, |most: u64| most.min(3600)));
-        Self { connect: at_most(10).min(Duration::from_secs(10)), idle: at_most(30) }
+        let idle = std::env::var("BOCKER_PULL_TIMEOUT").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+        let idle: u64 = u64::clamp(idle, 2, 3600);
+        Self { connect: Duration::from_secs((idle / 2).min(10)), idle: Duration::from_secs(idle) }
     }
 }
 
@@ -302,7 +303,8 @@ impl Registry {
             if let (Some(token), true) = (&*self.token.borrow(), origin::same(&url, home)) {
                 request = request.header(AUTHORIZATION, format!("Bearer {token}"));
             }
-            let response = self.block_on(request.send())?;
+            // `async`, because a request sets its timers, which belong to the runtime, as soon as it is made.
+            let response = self.block_on(async { request.send().await })?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }

@@ -10,14 +10,13 @@ use crate::reference::Reference;
 
 /// `$base`, the start of every URL, and `$auth`, the header that goes with it.
 fn open(reference: &Reference) -> String {
-    // ${x%%…} would be shorter than sed, but a challenge may bring its parameters in any order.
     format!(
         r#"base={base}
-challenge=$(curl -sS -o /dev/null -D - "$base/manifests/{pointer}" | tr -d '\r' | sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate: *[Bb]earer *//p')
-realm=$(echo "$challenge" | sed -n 's/.*realm="\([^"]*\)".*/\1/p')
+challenge=$(curl -sS -o /dev/null -D - "$base/manifests/{pointer}" | tr -d '\r' | sed -n 's/^www-authenticate: *\(.*bearer \)/ /Ip')
+realm=$(echo "$challenge" | sed -n 's/.* realm="\([^"]*\)".*/\1/p')
 service=$(echo "$challenge" | sed -n 's/.*service="\([^"]*\)".*/\1/p')
 auth=
-[ -z "$realm" ] || auth="Authorization: Bearer $(curl -fsSLG --data-urlencode "service=$service" --data-urlencode scope=repository:{repository}:pull "$realm" | jq -r '.token // .access_token')""#,
+[ -z "$realm" ] || auth="Authorization: Bearer $(curl -fsSLG --data-urlencode "service=$service" --data-urlencode scope=repository:{repository}:pull --proto =https,http --url "$realm" | jq -r '.token // .access_token')""#,
         base = quote(reference.base()),
         pointer = reference.pointer(),
         repository = reference.repository(),
@@ -95,7 +94,7 @@ pub(crate) fn blob(blob: &Descriptor) -> String {
 /// The layout as a tar stream, `names` in this order.
 pub(crate) fn finish(index: &[u8], names: &[String]) -> String {
     format!(
-        "printf %s {} > \"$d/index.json\"\ntar -C \"$d\" -c -b 1 --format=gnu --owner=0 --group=0 --numeric-owner --mode=0644 --mtime=@0 {}\nrm -r \"$d\"",
+        "printf %s {} > \"$d/index.json\"\ntar -C \"$d\" -c -b 1 --format=gnu --hard-dereference --owner=0 --group=0 --numeric-owner --mode=0644 --mtime=@0 {}\nrm -r \"$d\"",
         quote(String::from_utf8_lossy(index).as_ref()),
         names.join(" ")
     )
