@@ -1,0 +1,555 @@
+//! Applies one layer to a directory, by the rules of the OCI image specification (layer.md).
+//!
+//! A layer is hostile: its names, links and order are chosen to reach out of the directory. So no path of it is ever
+//! given to the kernel to walk freely. The parent of an entry is resolved inside the root to a descriptor
+//! (`openat2(2)`, `RESOLVE_IN_ROOT`: as in a chroot, `/` and `..` stay inside), and the last component is only ever used
+//! with that descriptor, never followed. An entry over an existing name replaces it, except a directory over a
+//! directory. Nobody else may write to the directory meanwhile.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+use bocker_common::{Error, Result};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::tarball::{Entry, Kind, Reader, Time, shown};
+
+/// Entries of one layer, at most. Real images have a tenth of it.
+const MAX_ENTRIES: u64 = 1_000_000;
+/// Components of a path, at most.
+const MAX_DEPTH: usize = 512;
+/// Bytes of a path, at most, as for any path on Linux.
+const MAX_PATH: usize = 4095;
+/// Symbolic links followed for one path, at most, as the kernel does.
+const MAX_LINKS: usize = 40;
+/// What an entry costs beside its data: inode, names, back references, checksums.
+const ENTRY_COST: u64 = 1024;
+
+/// Room that may still be filled.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget(u64);
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Takes room before it is used, so that a bomb is stopped by its announcement.
+    pub(crate) fn spend(&mut self, bytes: u64) -> Result<()> {
+        match self.0.checked_sub(bytes) {
+            Some(left) => self.0 = left,
+            None => {
+                let needed = bytes >> 20;
+                return Err(Error::plain(format!("no room: {needed} MiB more would not leave the store its reserve"))
+                    .hint("bocker rm what is not needed, or a larger store"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory whose times are set at the end, when nothing changes them any more.
+struct Late {
+    path: Vec<u8>,
+    mtime: Time,
+}
+
+/// A directory of the layer, resolved.
+#[derive(Clone)]
+struct Parent {
+    fd: Rc<OwnedFd>,
+    ino: u64,
+}
+
+/// Applies one layer; make a new one for the next.
+pub struct Applier<'a> {
+    root: OwnedFd,
+    budget: &'a mut Budget,
+    /// Owners are kept. Only tests run without the right to.
+    owners: bool,
+    /// Names that this layer made: directory's inode and name. Whiteouts spare them.
+    made: HashSet<(u64, Vec<u8>)>,
+    /// Directories that this layer made or changed, by inode.
+    late: HashMap<u64, Late>,
+    /// The last parent: entries come directory by directory.
+    last: Option<(Vec<u8>, Parent)>,
+    dropped: BTreeSet<String>,
+    buffer: Vec<u8>,
+}
+
+/// The error for a path in a layer.
+fn refuse(path: &[u8], reason: impl Into<bocker_common::diag::Reason>) -> Error {
+    Error::new("unpack", format_args!("'{}'", shown(path)), reason)
+}
+
+fn os(path: &[u8]) -> impl Fn(Errno) -> Error {
+    move |errno| refuse(path, std::io::Error::from(errno))
+}
+
+/// The components of a path relative to the root; `.` and empty ones are left out.
+fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
+    if path.len() > MAX_PATH {
+        return Err(refuse(path, "the path is longer than 4095 bytes"));
+    }
+    let parts: Vec<_> = path.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    if parts.len() > MAX_DEPTH {
+        return Err(refuse(path, "the path is deeper than 512 directories"));
+    }
+    if parts.contains(&&b".."[..]) {
+        return Err(refuse(path, "a path with '..'"));
+    }
+    Ok(parts)
+}
+
+/// Resolves a path inside the root to a directory, following links as in a chroot.
+pub(crate) fn open_in_root(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // EAGAIN: a rename somewhere on the system made the kernel unsure about a `..`.
+    for _ in 0..1000 {
+        match rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+pub(crate) fn lstat(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(crate) fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_dir()
+}
+
+pub(crate) fn times(mtime: Time) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
+    }
+}
+
+/// Names in a directory, without `.` and `..`.
+pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_bytes().to_vec());
+        }
+    }
+    Ok(names)
+}
+
+/// Names of the attributes of an open file.
+pub(crate) fn xattr_names(fd: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
+    // No more than this exists, XATTR_LIST_MAX; almost always there is nothing.
+    let length = match rustix::fs::flistxattr_query(fd.as_fd()) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        done => done?,
+    };
+    let mut list = vec![0_u8; length];
+    let length = rustix::fs::flistxattr(fd.as_fd(), &mut list[..])?;
+    Ok(list[..length].split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Removes what a name stands for, directories with all in them, links never followed.
+fn remove(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<()> {
+    if !is_dir(stat) {
+        return rustix::fs::unlinkat(dir, name, AtFlags::empty());
+    }
+    // Each level holds a descriptor and a piece of the stack.
+    if depth == 0 {
+        return Err(Errno::NAMETOOLONG);
+    }
+    let inner = rustix::fs::openat(dir, name, OPEN_DIR, Mode::empty())?;
+    for child in names(&inner)? {
+        if let Some(stat) = lstat(&inner, &child)? {
+            remove(inner.as_fd(), &child, &stat, depth - 1)?;
+        }
+    }
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// The attributes that an image may have. Others are the host's own business (`security.selinux`, `trusted.*`).
+fn kept(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+}
+
+impl<'a> Applier<'a> {
+    /// For the directory `root`, which nobody else writes to.
+    pub fn new(root: OwnedFd, budget: &'a mut Budget) -> Self {
+        Self {
+            root,
+            budget,
+            owners: true,
+            made: HashSet::new(),
+            late: HashMap::new(),
+            last: None,
+            dropped: BTreeSet::new(),
+            buffer: vec![0; 256 << 10],
+        }
+    }
+
+    /// Applies all entries, then the times of the directories. Returns the names of attributes left out.
+    ///
+    /// # Errors
+    /// The first entry that cannot be applied, or is not one that a layer may have.
+    pub fn apply<R: Read>(mut self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
+        let mut count = 0;
+        while let Some(entry) = layer.next_entry().map_err(|e| Error::new("unpack", "layer", e))? {
+            count += 1;
+            if count > MAX_ENTRIES {
+                return Err(Error::new("unpack", "layer", "more than 1,000,000 entries"));
+            }
+            self.entry(&entry, layer)?;
+        }
+        self.set_late_times()?;
+        Ok(self.dropped)
+    }
+
+    fn entry(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
+        let path = entry.path.as_slice();
+        let parts = components(path)?;
+        let Some((leaf, parents)) = parts.split_last() else { return self.root_entry(entry) };
+        if parents.iter().any(|part| part.starts_with(b".wh.")) {
+            // aufs kept hard links in /.wh..wh.plnk; whoever made a layer on it shipped them.
+            if parents[0] == b".wh..wh.plnk" {
+                return Ok(());
+            }
+            return Err(refuse(path, "a path through a whiteout"));
+        }
+        if let Some(hidden) = leaf.strip_prefix(b".wh.") {
+            return self.whiteout(path, parents, hidden);
+        }
+        let parent = self.parent(path, parents)?;
+        self.budget.spend(entry.stored.saturating_add(ENTRY_COST))?;
+        let fail = os(path);
+        let existing = lstat(&*parent.fd, leaf).map_err(&fail)?;
+        match entry.kind {
+            Kind::Directory => {
+                match existing {
+                    Some(stat) if is_dir(&stat) => {}
+                    _ => {
+                        self.replace(&parent, leaf, existing.as_ref()).map_err(&fail)?;
+                        rustix::fs::mkdirat(&*parent.fd, *leaf, Mode::RWXU).map_err(&fail)?;
+                    }
+                }
+                let dir = rustix::fs::openat(&*parent.fd, *leaf, OPEN_DIR, Mode::empty()).map_err(&fail)?;
+                self.describe_by_fd(entry, &dir)?;
+                let ino = rustix::fs::fstat(&dir).map_err(&fail)?.st_ino;
+                self.late.insert(ino, Late { path: parts.join(&b'/'), mtime: entry.mtime });
+            }
+            Kind::File => {
+                self.replace(&parent, leaf, existing.as_ref()).map_err(&fail)?;
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&*parent.fd, *leaf, flags, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
+                let file = self.fill(entry, File::from(file), data)?;
+                self.describe_by_fd(entry, &file)?;
+                rustix::fs::futimens(&file, &times(entry.mtime)).map_err(&fail)?;
+            }
+            Kind::HardLink => self.hard_link(entry, &parent, leaf, existing.as_ref())?,
+            Kind::Symlink => {
+                self.replace(&parent, leaf, existing.as_ref()).map_err(&fail)?;
+                rustix::fs::symlinkat(entry.link.as_slice(), &*parent.fd, *leaf).map_err(&fail)?;
+                self.describe_by_name(entry, &parent, leaf)?;
+            }
+            Kind::Character | Kind::Block | Kind::Fifo => {
+                self.replace(&parent, leaf, existing.as_ref()).map_err(&fail)?;
+                let kind = match entry.kind {
+                    Kind::Character => FileType::CharacterDevice,
+                    Kind::Block => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+                rustix::fs::mknodat(&*parent.fd, *leaf, kind, Mode::from_raw_mode(0o600), device).map_err(&fail)?;
+                self.describe_by_name(entry, &parent, leaf)?;
+            }
+        }
+        self.made.insert((parent.ino, leaf.to_vec()));
+        Ok(())
+    }
+
+    /// `./`: the root directory's own mode, owner and time. It can be nothing but a directory.
+    fn root_entry(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != Kind::Directory {
+            return Err(refuse(&entry.path, "the root is not a directory"));
+        }
+        let fail = os(&entry.path);
+        let root = open_in_root(&self.root, b"", OFlags::RDONLY).map_err(&fail)?;
+        self.describe_by_fd(entry, &root)?;
+        let ino = rustix::fs::fstat(&root).map_err(&fail)?.st_ino;
+        self.late.insert(ino, Late { path: Vec::new(), mtime: entry.mtime });
+        Ok(())
+    }
+
+    /// The directory that an entry lies in, made if it is not there.
+    fn parent(&mut self, path: &[u8], parts: &[&[u8]]) -> Result<Parent> {
+        let joined = parts.join(&b'/');
+        if let Some((known, parent)) = &self.last
+            && *known == joined
+        {
+            return Ok(parent.clone());
+        }
+        let fd = match open_in_root(&self.root, &joined, OFlags::PATH) {
+            Err(Errno::NOENT) => self.make_parents(path, parts)?,
+            done => done.map_err(os(path))?,
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(os(path))?;
+        self.remember(&joined, &stat);
+        let parent = Parent { fd: Rc::new(fd), ino: stat.st_ino };
+        self.last = Some((joined, parent.clone()));
+        Ok(parent)
+    }
+
+    /// Notes a directory's time before it is changed, unless the layer has named one: adding `usr/bin/x` alone is
+    /// no reason for `usr/bin` to look new.
+    fn remember(&mut self, path: &[u8], stat: &Stat) {
+        self.late.entry(stat.st_ino).or_insert_with(|| Late {
+            path: path.to_vec(),
+            mtime: Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
+        });
+    }
+
+    /// Walks from the root one component at a time and makes the directories that are missing, also those that a
+    /// dangling link names. Each step is one component below a descriptor, so it cannot leave the root.
+    fn make_parents(&mut self, path: &[u8], parts: &[&[u8]]) -> Result<OwnedFd> {
+        let fail = os(path);
+        let root = open_in_root(&self.root, b"", OFlags::PATH).map_err(&fail)?;
+        let mut stack: Vec<(Vec<u8>, OwnedFd)> = Vec::new();
+        let mut queue: VecDeque<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
+        let mut links = 0;
+        while let Some(part) = queue.pop_front() {
+            let here = stack.last().map_or(root.as_fd(), |(_, fd)| fd.as_fd());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    stack.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            match rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()) {
+                Ok(fd) => stack.push((part, fd)),
+                Err(Errno::NOENT) => {
+                    let stat = rustix::fs::fstat(here).map_err(&fail)?;
+                    let physical: Vec<_> = stack.iter().map(|(name, _)| name.as_slice()).collect();
+                    if physical.len() > MAX_DEPTH {
+                        return Err(refuse(path, "the path is deeper than 512 directories"));
+                    }
+                    let physical = physical.join(&b'/');
+                    rustix::fs::mkdirat(here, part.as_slice(), Mode::from_raw_mode(0o755)).map_err(&fail)?;
+                    let fd = rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()).map_err(&fail)?;
+                    self.budget.spend(ENTRY_COST)?;
+                    self.made.insert((stat.st_ino, part.clone()));
+                    self.remember(&physical, &stat);
+                    stack.push((part, fd));
+                }
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    links += 1;
+                    let target = rustix::fs::readlinkat(here, part.as_slice(), Vec::new())
+                        .map_err(|_| refuse(path, "a parent is not a directory"))?;
+                    if links > MAX_LINKS {
+                        return Err(refuse(path, "too many links"));
+                    }
+                    if target.to_bytes().starts_with(b"/") {
+                        stack.clear();
+                    }
+                    for part in target.to_bytes().split(|b| *b == b'/').rev() {
+                        queue.push_front(part.to_vec());
+                    }
+                }
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
+        Ok(stack.pop().map_or(root, |(_, fd)| fd))
+    }
+
+    /// Clears the way for an entry.
+    fn replace(&mut self, parent: &Parent, leaf: &[u8], existing: Option<&Stat>) -> rustix::io::Result<()> {
+        let Some(stat) = existing else { return Ok(()) };
+        // What resolved through it resolves elsewhere now.
+        self.last = None;
+        remove(parent.fd.as_fd(), leaf, stat, MAX_DEPTH)
+    }
+
+    /// Whiteouts hide what lower layers have, never what this one brings, whatever the order of its entries.
+    fn whiteout(&mut self, path: &[u8], parents: &[&[u8]], hidden: &[u8]) -> Result<()> {
+        let fail = os(path);
+        if matches!(hidden, b".wh.aufs" | b".wh.plnk" | b".wh.orph") {
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") || (hidden.starts_with(b".wh.") && hidden != b".wh..opq") {
+            return Err(refuse(path, "not a whiteout's name"));
+        }
+        let joined = parents.join(&b'/');
+        let dir = match open_in_root(&self.root, &joined, OFlags::RDONLY) {
+            // Nothing there, so nothing to hide.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            done => done.map_err(&fail)?,
+        };
+        let stat = rustix::fs::fstat(&dir).map_err(&fail)?;
+        self.remember(&joined, &stat);
+        self.last = None;
+        if hidden == b".wh..opq" {
+            for name in names(&dir).map_err(&fail)? {
+                self.hide(dir.as_fd(), stat.st_ino, &name, MAX_DEPTH).map_err(&fail)?;
+            }
+        } else {
+            self.hide(dir.as_fd(), stat.st_ino, hidden, MAX_DEPTH).map_err(&fail)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what lower layers have at a name. True if nothing of this layer is left there.
+    fn hide(&self, dir: BorrowedFd<'_>, ino: u64, name: &[u8], depth: usize) -> rustix::io::Result<bool> {
+        let Some(stat) = lstat(dir, name)? else { return Ok(true) };
+        let mut ours = self.made.contains(&(ino, name.to_vec()));
+        if is_dir(&stat) {
+            if depth == 0 {
+                return Err(Errno::NAMETOOLONG);
+            }
+            let inner = rustix::fs::openat(dir, name, OPEN_DIR, Mode::empty())?;
+            for child in names(&inner)? {
+                ours |= !self.hide(inner.as_fd(), stat.st_ino, &child, depth - 1)?;
+            }
+        }
+        if !ours {
+            let flags = if is_dir(&stat) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            rustix::fs::unlinkat(dir, name, flags)?;
+        }
+        Ok(!ours)
+    }
+
+    /// Another name for an entry of this layer or a lower one. The target is relative to the root, also with a `/`.
+    fn hard_link(&mut self, entry: &Entry, parent: &Parent, leaf: &[u8], existing: Option<&Stat>) -> Result<()> {
+        let path = entry.path.as_slice();
+        let fail = os(path);
+        let missing = || refuse(path, format!("hard link to '{}', which is not there", shown(&entry.link)));
+        let parts = components(&entry.link)?;
+        let (name, parents) = parts.split_last().ok_or_else(missing)?;
+        let dir = match open_in_root(&self.root, &parents.join(&b'/'), OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
+            done => done.map_err(&fail)?,
+        };
+        let target = lstat(&dir, name).map_err(&fail)?.ok_or_else(missing)?;
+        if is_dir(&target) {
+            return Err(refuse(path, "hard link to a directory"));
+        }
+        if existing.is_some_and(|stat| stat.st_ino == target.st_ino) {
+            return Ok(());
+        }
+        self.replace(parent, leaf, existing).map_err(&fail)?;
+        match rustix::fs::linkat(&dir, *name, &*parent.fd, leaf, AtFlags::empty()) {
+            Err(Errno::NOENT) => Err(missing()),
+            done => done.map_err(fail),
+        }
+    }
+
+    /// The entry's bytes, each where it belongs; the file is as long as the entry says.
+    fn fill(&mut self, entry: &Entry, file: File, data: &mut impl Read) -> Result<OwnedFd> {
+        let fail = |e: std::io::Error| refuse(&entry.path, e);
+        let whole = [(0, entry.stored)];
+        let map = entry.sparse.as_deref().unwrap_or(&whole);
+        for (offset, length) in map {
+            let (mut at, mut left) = (*offset, *length);
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+                let read = match data.read(&mut self.buffer[..most]) {
+                    Ok(0) => return Err(fail(ErrorKind::UnexpectedEof.into())),
+                    Ok(n) => n,
+                    Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                    Err(e) => return Err(fail(e)),
+                };
+                if entry.sparse.is_some() {
+                    file.write_all_at(&self.buffer[..read], at).map_err(fail)?;
+                } else {
+                    (&file).write_all(&self.buffer[..read]).map_err(fail)?;
+                }
+                at += read as u64;
+                left -= read as u64;
+            }
+        }
+        if entry.sparse.is_some() {
+            file.set_len(entry.size).map_err(fail)?;
+        }
+        Ok(file.into())
+    }
+
+    /// Owner, then attributes (a change of owner drops file capabilities), then mode (it drops setuid, too).
+    fn describe_by_fd(&mut self, entry: &Entry, fd: &OwnedFd) -> Result<()> {
+        let fail = os(&entry.path);
+        if self.owners {
+            rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(&fail)?;
+        }
+        // What a lower layer's directory or a parent's default ACL left.
+        for name in xattr_names(fd).map_err(&fail)?.iter().filter(|name| kept(name)) {
+            rustix::fs::fremovexattr(fd, name.as_slice()).map_err(&fail)?;
+        }
+        for (name, value) in &entry.xattrs {
+            if !kept(name) {
+                self.dropped.insert(shown(name));
+                continue;
+            }
+            match rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
+                Err(Errno::NOTSUP) => {
+                    self.dropped.insert(shown(name));
+                }
+                Err(Errno::PERM) if !self.owners => {}
+                done => done.map_err(&fail)?,
+            }
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(&fail)
+    }
+
+    /// The same for what cannot be opened: the name was made just now, so it is what we made.
+    fn describe_by_name(&mut self, entry: &Entry, parent: &Parent, leaf: &[u8]) -> Result<()> {
+        let fail = os(&entry.path);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let dir = &*parent.fd;
+        if self.owners {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            rustix::fs::chownat(dir, leaf, Some(uid), Some(gid), flags).map_err(&fail)?;
+        }
+        if entry.kind != Kind::Symlink {
+            // Only ACLs are inherited. xattr(7) calls take no directory descriptor, so it goes through /proc.
+            let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), leaf].concat();
+            let _ = rustix::fs::lremovexattr(path.as_slice(), b"system.posix_acl_access".as_slice());
+            rustix::fs::chmodat(dir, leaf, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(&fail)?;
+        }
+        for (name, _) in &entry.xattrs {
+            self.dropped.insert(shown(name));
+        }
+        rustix::fs::utimensat(dir, leaf, &times(entry.mtime), flags).map_err(fail)
+    }
+
+    /// Times of the directories, once nothing changes inside them. A name that means another directory by now is let be.
+    fn set_late_times(&mut self) -> Result<()> {
+        for (ino, late) in self.late.drain() {
+            let Ok(dir) = open_in_root(&self.root, &late.path, OFlags::RDONLY) else { continue };
+            let stat = rustix::fs::fstat(&dir).map_err(os(&late.path))?;
+            if stat.st_ino == ino {
+                rustix::fs::futimens(&dir, &times(late.mtime)).map_err(os(&late.path))?;
+            }
+        }
+        Ok(())
+    }
+}

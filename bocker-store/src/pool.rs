@@ -1,0 +1,423 @@
+//! The embedded default: btrfs in a sparse file, for hosts that have no btrfs at the store's place.
+//!
+//! The file is formatted under another name and renamed when that is done, so a file with the right name is complete.
+//! The loop device lets go of the file by itself when the file system is unmounted (autoclear), so nothing is left to
+//! detach, also after a crash.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bocker_common::entry::Uninterrupted;
+use bocker_common::say::{Explain, Said, perform, quote};
+use bocker_common::{Error, Kind, Result};
+use nix::errno::Errno as Nix;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::layer::names;
+use crate::store::{LAYERS, NEW, Store, is_btrfs, to_nix};
+use crate::sys;
+
+/// 10 GiB, of which the file takes what is written.
+pub const DEFAULT_SIZE: u64 = 10 << 30;
+/// mkfs.btrfs wants 109 MiB.
+const SMALLEST: u64 = 128 << 20;
+
+/// What init and its undoing do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// The store's directory.
+    Directory(PathBuf),
+    /// A new sparse file of this size in bytes.
+    Allocate(PathBuf, u64),
+    /// btrfs in it, by this mkfs.btrfs.
+    Format(PathBuf, PathBuf),
+    /// The file is complete.
+    Rename(PathBuf, PathBuf),
+    /// The file on a loop device, the device on the directory.
+    Mount(PathBuf, PathBuf),
+    /// Mode 0700.
+    Private(PathBuf),
+    /// The file system goes from the directory, the device from the file.
+    Unmount(PathBuf),
+    /// The file goes.
+    Remove(PathBuf),
+    /// The empty directory goes.
+    RemoveDirectory(PathBuf),
+}
+
+impl bocker_common::say::Act for Act {
+    fn say(&self) -> Said {
+        match self {
+            Self::Directory(dir) => Said::new(format!("mkdir -p -m 700 {}", quote(dir)), "the store's place"),
+            Self::Allocate(file, size) => Said::new(
+                format!("rm -f {0}\n(umask 077; truncate -s {size} {0})", quote(file)),
+                "a sparse file: it takes room as it is filled",
+            ),
+            Self::Format(mkfs, file) => Said::new(
+                format!("{} -q -m single {} >/dev/null", quote(mkfs), quote(file)),
+                "copies on one device would share its fate, so metadata is kept once",
+            ),
+            Self::Rename(from, to) => Said::new(format!("mv -T {} {}", quote(from), quote(to)), "formatted: complete"),
+            Self::Mount(file, dir) => Said::new(
+                format!("mount -t btrfs -o loop,nodev,noatime {} {}", quote(file), quote(dir)),
+                "nodev: device nodes of images are only names here; noatime: reading must not unshare blocks",
+            ),
+            Self::Private(dir) => {
+                Said::new(format!("chmod 700 {}", quote(dir)), "images hold setuid programs; nobody else comes in")
+            }
+            Self::Unmount(dir) => Said::new(format!("umount {}", quote(dir)), "the loop device detaches itself"),
+            Self::Remove(file) => Said::new(format!("rm -f {}", quote(file)), "images and containers go with it"),
+            Self::RemoveDirectory(dir) => Said::new(format!("rmdir {}", quote(dir)), ""),
+        }
+    }
+}
+
+/// The store's file, beside its directory.
+pub fn file_of(root: &Path) -> PathBuf {
+    with_suffix(root, ".btrfs")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn fail<E: Into<bocker_common::diag::Reason>>(act: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+    let shown = path.display().to_string();
+    move |error| Error::new(act, shown, error)
+}
+
+fn io_of(errno: Errno) -> io::Error {
+    errno.into()
+}
+
+/// `10G`, `512MiB`, `2000000000`: powers of 1024.
+///
+/// # Errors
+/// No size, or too small for btrfs.
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let size = parse_size::Config::new().with_binary().parse_size(text).map_err(|e| e.to_string())?;
+    if size < SMALLEST { Err("btrfs needs 128M at least".into()) } else { Ok(size) }
+}
+
+/// Opens a directory as what is mounted there now; None if it is not there.
+fn open_dir(path: &Path) -> Result<Option<OwnedFd>> {
+    match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(fail("open", path)(io_of(e))),
+    }
+}
+
+/// True if the store is ready: btrfs is at its place.
+///
+/// # Errors
+/// Its place is no directory.
+pub fn ready(root: &Path) -> Result<bool> {
+    Ok(open_dir(root)?.is_some_and(is_btrfs))
+}
+
+/// Makes the store if it is not there, mounts it if it is. Returns true if something was done.
+///
+/// # Errors
+/// One line that says what is missing.
+pub fn init(root: &Path, size: u64, explain: Explain) -> Result<bool> {
+    check_place(root)?;
+    if ready(root)? {
+        return keep_private(root, explain);
+    }
+    let _whole = Uninterrupted::begin();
+    if explain.dry_run {
+        perform(&plan(root, size)?, explain, |_| Ok(()))?;
+        return Ok(true);
+    }
+    let _alone = loop {
+        // The lock is the directory below the mount: who comes later waits here, then finds btrfs.
+        if open_dir(root)?.is_none() {
+            perform(&[Act::Directory(root.to_owned())], explain, apply)?;
+        }
+        let Some(dir) = open_dir(root)? else { continue };
+        rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(|e| fail("lock", root)(io_of(e)))?;
+        let here = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let held = rustix::fs::fstat(&dir).map(here).map_err(|e| fail("look at", root)(io_of(e)))?;
+        if ready(root)? {
+            return keep_private(root, explain);
+        }
+        // Undone while we waited: the lock is on a directory that is gone.
+        if rustix::fs::stat(root).map(here) == Ok(held) {
+            break dir;
+        }
+    };
+    perform(&plan(root, size)?, explain, apply)?;
+    Ok(true)
+}
+
+/// The acts that lead from what is there to a mounted store.
+fn plan(root: &Path, size: u64) -> Result<Vec<Act>> {
+    let file = file_of(root);
+    let mut acts = Vec::new();
+    if open_dir(root)?.is_none() {
+        acts.push(Act::Directory(root.to_owned()));
+    }
+    // On a host whose file system is btrfs the directory is all that is needed.
+    let parent = root.parent().unwrap_or(root);
+    let on_btrfs = open_dir(root)?.is_some_and(is_btrfs) || (!acts.is_empty() && ready(parent)?);
+    if on_btrfs {
+        acts.push(Act::Private(root.to_owned()));
+        return Ok(acts);
+    }
+    let is_new = match std::fs::symlink_metadata(&file) {
+        Ok(found) if found.is_file() => false,
+        Ok(_) => return Err(fail("use", &file)("it is not a regular file")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+        Err(e) => return Err(fail("look at", &file)(e)),
+    };
+    if let Some(dir) = open_dir(root)?
+        && !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.is_empty()
+    {
+        return Err(fail("mount on", root)("there are files in it").hint("another BOCKER_ROOT"));
+    }
+    if is_new {
+        let making = with_suffix(&file, ".new");
+        let mkfs = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs"];
+        let mkfs = mkfs.iter().map(Path::new).find(|path| path.exists());
+        let mkfs = mkfs.ok_or_else(|| Error::plain("init needs btrfs-progs").hint("apt install btrfs-progs"))?;
+        acts.push(Act::Allocate(making.clone(), size));
+        acts.push(Act::Format(mkfs.to_owned(), making.clone()));
+        acts.push(Act::Rename(making, file.clone()));
+    }
+    acts.push(Act::Mount(file, root.to_owned()));
+    acts.push(Act::Private(root.to_owned()));
+    Ok(acts)
+}
+
+/// Refuses places where a store would be in the way.
+fn check_place(root: &Path) -> Result<()> {
+    if root.parent().is_none() || !root.is_absolute() {
+        return Err(fail("use", root)("the store needs a directory of its own"));
+    }
+    Ok(())
+}
+
+/// A btrfs that others may enter: closed if there is nothing of others in it.
+fn keep_private(root: &Path, explain: Explain) -> Result<bool> {
+    let Some(dir) = open_dir(root)? else { return Ok(false) };
+    let stat = rustix::fs::fstat(&dir).map_err(|e| fail("look at", root)(io_of(e)))?;
+    if stat.st_mode & 0o077 == 0 {
+        return Ok(false);
+    }
+    let ours = |name: &Vec<u8>| {
+        let name = String::from_utf8_lossy(name);
+        name.parse::<bocker_common::Id>().is_ok() || name.starts_with(NEW) || name == LAYERS
+    };
+    if !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.iter().all(ours) {
+        let why = format!("others may enter it, its mode is {:o}", stat.st_mode & 0o7777);
+        return Err(fail("use", root)(why).hint(format!("chmod 700 {}", root.display())));
+    }
+    perform(&[Act::Private(root.to_owned())], explain, apply)?;
+    Ok(true)
+}
+
+/// Takes back what init made. A btrfs that it did not make is left alone.
+///
+/// # Errors
+/// A container runs, or something else uses the store.
+pub fn undo(root: &Path, explain: Explain) -> Result<()> {
+    check_place(root)?;
+    let (file, making) = (file_of(root), with_suffix(&file_of(root), ".new"));
+    let _whole = Uninterrupted::begin();
+    let mut acts = Vec::new();
+    let mut directory = open_dir(root)?.is_some();
+    if ready(root)? {
+        if !mounted_from(root, &file)? {
+            let _ =
+                writeln!(io::stderr(), "bocker-store: {} is a btrfs that init did not make; it stays", root.display());
+            return Ok(());
+        }
+        let store = Store::open(root)?;
+        for id in store.list(Kind::Container)? {
+            if store.stopped(id)?.is_none() {
+                return Err(Error::plain(format!("Container '{id}' is running")).hint("stop it first"));
+            }
+        }
+        acts.push(Act::Unmount(root.to_owned()));
+    } else if let Some(dir) = open_dir(root)? {
+        directory = names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.is_empty() && file.exists();
+    }
+    for left in [file, making] {
+        if std::fs::symlink_metadata(&left).is_ok() {
+            acts.push(Act::Remove(left));
+        }
+    }
+    if directory && !acts.is_empty() {
+        acts.push(Act::RemoveDirectory(root.to_owned()));
+    }
+    perform(&acts, explain, apply)
+}
+
+/// True if what is mounted at `root` is on a loop device whose file is `file`.
+fn mounted_from(root: &Path, file: &Path) -> Result<bool> {
+    let table =
+        std::fs::read_to_string("/proc/self/mountinfo").map_err(fail("read", Path::new("/proc/self/mountinfo")))?;
+    let Ok(file) = std::fs::metadata(file) else { return Ok(false) };
+    for line in table.lines() {
+        let mut words = line.split(' ');
+        if words.nth(4).map(unescape).as_deref() != Some(root.as_os_str().as_bytes()) {
+            continue;
+        }
+        let Some(source) = words.skip_while(|word| *word != "-").nth(2) else { continue };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        if let Ok(device) = rustix::fs::open(source, flags, Mode::empty())
+            && let Ok(info) = sys::loop_status(&device)
+            && (info.device, info.inode) == (file.dev(), file.ino())
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// mountinfo writes blanks and backslashes as octal numbers, proc(5).
+fn unescape(word: &str) -> Vec<u8> {
+    let (mut out, mut bytes) = (Vec::new(), word.bytes());
+    while let Some(byte) = bytes.next() {
+        if byte == b'\\' {
+            let value =
+                bytes.by_ref().take(3).fold(0_u32, |value, digit| value * 8 + u32::from(digit.wrapping_sub(b'0')));
+            out.push(value.to_le_bytes()[0]);
+        } else {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+fn apply(act: &Act) -> Result<()> {
+    match act {
+        Act::Directory(dir) => {
+            use std::os::unix::fs::DirBuilderExt;
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(fail("create", dir))
+        }
+        Act::Allocate(path, size) => {
+            // What a crash left under this name is not complete.
+            match std::fs::remove_file(path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(fail("remove", path)(e)),
+            }
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file =
+                rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| fail("create", path)(io_of(e)))?;
+            File::from(file).set_len(*size).map_err(fail("size", path))
+        }
+        Act::Format(mkfs, path) => format(mkfs, path),
+        Act::Rename(from, to) => std::fs::rename(from, to).map_err(fail("rename to", to)),
+        Act::Mount(file, dir) => mount(file, dir),
+        Act::Private(dir) => rustix::fs::chmod(dir, Mode::RWXU).map_err(|e| fail("chmod", dir)(io_of(e))),
+        Act::Unmount(dir) => rustix::mount::unmount(dir, UnmountFlags::empty()).map_err(|e| {
+            let error = fail("unmount", dir)(io_of(e));
+            if e == Errno::BUSY { error.hint("something still uses it: see fuser -m or lsof") } else { error }
+        }),
+        Act::Remove(path) => std::fs::remove_file(path).map_err(fail("remove", path)),
+        Act::RemoveDirectory(dir) => std::fs::remove_dir(dir).map_err(fail("remove", dir)),
+    }
+}
+
+/// mkfs.btrfs has no library; it runs by absolute path and with nothing of the caller's environment.
+fn format(mkfs: &Path, path: &Path) -> Result<()> {
+    let mut command = Command::new(mkfs);
+    command.args(["-q", "-m", "single"]).arg(path).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    let output = command.stderr(Stdio::piped()).output().map_err(fail("run", mkfs))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it failed").to_owned();
+        return Err(fail("format", path)(last));
+    }
+    let file = File::open(path).map_err(fail("open", path))?;
+    file.sync_all().map_err(fail("sync", path))
+}
+
+/// Puts the file on a loop device and mounts that.
+fn mount(path: &Path, dir: &Path) -> Result<()> {
+    let file = File::options().read(true).write(true).open(path).map_err(fail("open", path))?;
+    // The device stays open until it is mounted: autoclear would take it away between.
+    let (_device, name) = attach(&file, path)?;
+    let flags = MountFlags::NODEV | MountFlags::NOATIME;
+    rustix::mount::mount(&name, dir, "btrfs", flags, None).map_err(|e| {
+        let error = fail("mount", path)(io_of(e));
+        if e == Errno::NODEV { error.hint("this kernel has no btrfs") } else { error }
+    })
+}
+
+/// The loop device that has the file, or a free one that now has it.
+fn attach(file: &File, path: &Path) -> Result<(OwnedFd, String)> {
+    let meta = file.metadata().map_err(fail("look at", path))?;
+    // Two devices over one file would be two caches of one file system, and its end. Another mount namespace may have it.
+    for number in loops() {
+        let name = format!("/dev/loop{number}");
+        if let Ok(device) = rustix::fs::open(&name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            && let Ok(info) = sys::loop_status(&device)
+            && (info.device, info.inode) == (meta.dev(), meta.ino())
+        {
+            return Ok((device, name));
+        }
+    }
+    let control =
+        rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+            fail("open", Path::new("/dev/loop-control"))(io_of(e)).hint("the kernel's loop module is needed")
+        })?;
+    let mut direct = sys::LO_DIRECT_IO;
+    for _ in 0..100 {
+        let number = sys::loop_free(&control).map_err(fail("find", Path::new("a free loop device")))?;
+        let name = format!("/dev/loop{number}");
+        let device = rustix::fs::open(&name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let device = device.map_err(|e| fail("open", Path::new(&name))(io_of(e)))?;
+        match sys::loop_configure(&device, file, sys::LO_AUTOCLEAR | direct, path.as_os_str().as_bytes()) {
+            Ok(()) => return Ok((device, name)),
+            // Somebody took it between the two calls.
+            Err(Nix::EBUSY) => {}
+            // The file's own file system has no direct I/O (tmpfs before 6.6).
+            Err(Nix::EINVAL) if direct != 0 => direct = 0,
+            Err(e) => return Err(fail("configure", Path::new(&name))(e)),
+        }
+    }
+    Err(fail("find", Path::new("a free loop device"))(Nix::EBUSY))
+}
+
+/// Numbers of the loop devices that there are.
+fn loops() -> Vec<u32> {
+    let Ok(all) = open_dir(Path::new("/sys/block")).and_then(|dir| {
+        dir.map_or(Ok(Vec::new()), |dir| names(&dir).map_err(|e| Error::new("list", "/sys/block", to_nix(e))))
+    }) else {
+        return Vec::new();
+    };
+    all.iter().filter_map(|name| std::str::from_utf8(name).ok()?.strip_prefix("loop")?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("10G"), Ok(DEFAULT_SIZE));
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        for text in ["", "1M", "-1", "x", "10Q"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mountinfo_words() {
+        assert_eq!(unescape(r"/var/a\040b\134c"), br"/var/a b\c");
+    }
+}

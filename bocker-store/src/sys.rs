@@ -1,0 +1,278 @@
+//! The one place of this crate with `unsafe`: the ioctls of btrfs and of loop devices.
+//!
+//! Layouts and numbers: linux/btrfs.h, linux/loop.h; meanings: btrfs-ioctl(2), loop(4).
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::Result;
+use nix::errno::Errno;
+
+/// `BTRFS_SUBVOL_RDONLY`
+const READ_ONLY: u64 = 1 << 1;
+/// `BTRFS_SUBVOL_SPEC_BY_ID`
+const BY_ID: u64 = 1 << 4;
+/// `BTRFS_ROOT_TREE_OBJECTID`, the tree that lists all trees.
+const ROOT_TREE: u64 = 1;
+/// `BTRFS_ROOT_REF_KEY`: an item (parent tree, this, child tree).
+const ROOT_REF: u32 = 156;
+/// `BTRFS_FIRST_FREE_OBJECTID`: the inode of every subvolume's root directory.
+const SUBVOLUME_ROOT: u64 = 256;
+
+/// `LO_FLAGS_AUTOCLEAR`: the device lets go of its file when nobody uses it any more.
+pub(crate) const LO_AUTOCLEAR: u32 = 4;
+/// `LO_FLAGS_DIRECT_IO`: the file's pages are cached once, above the device, not twice.
+pub(crate) const LO_DIRECT_IO: u32 = 16;
+
+/// `struct btrfs_ioctl_vol_args`
+#[repr(C)]
+struct VolArgs {
+    fd: i64,
+    name: [u8; 4088],
+}
+
+/// `struct btrfs_ioctl_vol_args_v2`; with `BY_ID` the id lies where the name begins.
+#[repr(C)]
+struct VolArgsV2 {
+    fd: i64,
+    transid: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
+}
+
+/// `struct btrfs_ioctl_ino_lookup_args`
+#[repr(C)]
+struct InoLookup {
+    treeid: u64,
+    objectid: u64,
+    name: [u8; 4080],
+}
+
+/// `struct btrfs_ioctl_search_args`
+#[repr(C)]
+struct Search {
+    tree_id: u64,
+    min_objectid: u64,
+    max_objectid: u64,
+    min_offset: u64,
+    max_offset: u64,
+    min_transid: u64,
+    max_transid: u64,
+    min_type: u32,
+    max_type: u32,
+    nr_items: u32,
+    unused: u32,
+    unused_too: [u64; 4],
+    buf: [u8; 3992],
+}
+
+/// `struct loop_info64`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct LoopInfo {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+const NO_LOOP: LoopInfo = LoopInfo {
+    device: 0,
+    inode: 0,
+    rdevice: 0,
+    offset: 0,
+    sizelimit: 0,
+    number: 0,
+    encrypt_type: 0,
+    encrypt_key_size: 0,
+    flags: 0,
+    file_name: [0; 64],
+    crypt_name: [0; 64],
+    encrypt_key: [0; 32],
+    init: [0; 2],
+};
+
+mod raw {
+    use super::{InoLookup, LoopConfig, LoopInfo, Search, VolArgs, VolArgsV2};
+
+    nix::ioctl_write_ptr!(snap_destroy, 0x94, 15, VolArgs);
+    nix::ioctl_readwrite!(tree_search, 0x94, 17, Search);
+    nix::ioctl_readwrite!(ino_lookup, 0x94, 18, InoLookup);
+    nix::ioctl_write_ptr!(snap_create_v2, 0x94, 23, VolArgsV2);
+    nix::ioctl_write_ptr!(subvol_create_v2, 0x94, 24, VolArgsV2);
+    nix::ioctl_write_ptr!(subvol_setflags, 0x94, 26, u64);
+    nix::ioctl_write_ptr!(snap_destroy_v2, 0x94, 63, VolArgsV2);
+    nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
+    nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
+    nix::ioctl_read_bad!(loop_get_status64, 0x4C05, LoopInfo);
+}
+
+/// The name as a C string in a field of fixed size.
+fn field<const N: usize>(name: &str) -> Result<[u8; N]> {
+    let mut out = [0; N];
+    let bytes = name.as_bytes();
+    if bytes.len() >= N || bytes.contains(&0) || bytes.contains(&b'/') {
+        return Err(Errno::EINVAL);
+    }
+    out[..bytes.len()].copy_from_slice(bytes);
+    Ok(out)
+}
+
+fn volume(name: &str) -> Result<VolArgsV2> {
+    Ok(VolArgsV2 { fd: 0, transid: 0, flags: 0, unused: [0; 4], name: field(name)? })
+}
+
+/// An empty subvolume `name` in the directory, `BTRFS_IOC_SUBVOL_CREATE_V2`. EEXIST: the name is taken.
+pub(crate) fn subvolume_create(dir: impl AsFd, name: &str) -> Result<()> {
+    let args = volume(name)?;
+    // SAFETY: the descriptor is open, and the kernel only reads the struct, whose layout is its own.
+    unsafe { raw::subvol_create_v2(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+}
+
+/// A writable snapshot `name`, in the directory, of the subvolume `of`, `BTRFS_IOC_SNAP_CREATE_V2`.
+pub(crate) fn subvolume_snapshot(of: impl AsFd, dir: impl AsFd, name: &str) -> Result<()> {
+    let mut args = volume(name)?;
+    args.fd = i64::from(of.as_fd().as_raw_fd());
+    // SAFETY: both descriptors are open for the whole call, and the kernel only reads the struct.
+    unsafe { raw::snap_create_v2(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+}
+
+/// Deletes the subvolume `name` of the directory, `BTRFS_IOC_SNAP_DESTROY`. ENOTEMPTY: others lie inside it.
+pub(crate) fn subvolume_delete(dir: impl AsFd, name: &str) -> Result<()> {
+    let args = VolArgs { fd: 0, name: field(name)? };
+    // SAFETY: the descriptor is open, and the kernel only reads the struct.
+    unsafe { raw::snap_destroy(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+}
+
+/// Deletes a subvolume by its id, wherever it lies in the file system, `BTRFS_IOC_SNAP_DESTROY_V2`, Linux 5.7.
+pub(crate) fn subvolume_delete_by_id(dir: impl AsFd, id: u64) -> Result<()> {
+    let mut args = volume("")?;
+    args.flags = BY_ID;
+    args.name[..8].copy_from_slice(&id.to_ne_bytes());
+    // SAFETY: the descriptor is open, and the kernel only reads the struct.
+    unsafe { raw::snap_destroy_v2(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+}
+
+/// Makes a subvolume read-only, `BTRFS_IOC_SUBVOL_SETFLAGS`.
+pub(crate) fn subvolume_set_read_only(subvolume: impl AsFd) -> Result<()> {
+    let flags = READ_ONLY;
+    // SAFETY: the descriptor is open, and the kernel only reads eight bytes.
+    unsafe { raw::subvol_setflags(subvolume.as_fd().as_raw_fd(), &raw const flags) }.map(drop)
+}
+
+/// The id of the subvolume that the descriptor lies in, `BTRFS_IOC_INO_LOOKUP`.
+pub(crate) fn subvolume_id(fd: impl AsFd) -> Result<u64> {
+    let mut args = InoLookup { treeid: 0, objectid: SUBVOLUME_ROOT, name: [0; 4080] };
+    // SAFETY: the descriptor is open, and the kernel writes within the struct.
+    unsafe { raw::ino_lookup(fd.as_fd().as_raw_fd(), &raw mut args) }?;
+    Ok(args.treeid)
+}
+
+/// The ids of the subvolumes that lie directly in subvolume `parent`, `BTRFS_IOC_TREE_SEARCH`.
+///
+/// By id, not by path: names inside a container are never looked at.
+pub(crate) fn subvolumes_in(fd: impl AsFd, parent: u64) -> Result<Vec<u64>> {
+    // Each item is preceded by transid, objectid, offset (8 bytes each), type and length (4 each).
+    const HEADER: usize = 32;
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
+    let mut found = Vec::new();
+    let mut next = 0;
+    loop {
+        let mut args = Search {
+            tree_id: ROOT_TREE,
+            min_objectid: parent,
+            max_objectid: parent,
+            min_offset: next,
+            max_offset: u64::MAX,
+            min_transid: 0,
+            max_transid: u64::MAX,
+            min_type: ROOT_REF,
+            max_type: ROOT_REF,
+            nr_items: 4096,
+            unused: 0,
+            unused_too: [0; 4],
+            buf: [0; 3992],
+        };
+        // SAFETY: the descriptor is open, and the kernel writes within the struct.
+        unsafe { raw::tree_search(fd.as_fd().as_raw_fd(), &raw mut args) }?;
+        if args.nr_items == 0 {
+            return Ok(found);
+        }
+        let mut rest = &args.buf[..];
+        for _ in 0..args.nr_items {
+            let Some((header, after)) = rest.split_at_checked(HEADER) else { break };
+            let child = number(&header[16..24]);
+            found.push(child);
+            next = child.saturating_add(1);
+            let length = usize::try_from(number(&[&header[28..32], &[0; 4]].concat())).unwrap_or(usize::MAX);
+            rest = after.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+/// The number of a loop device that has no file, `LOOP_CTL_GET_FREE`. Others may take it first.
+pub(crate) fn loop_free(control: impl AsFd) -> Result<i32> {
+    // SAFETY: the descriptor is open, and the call has no argument.
+    unsafe { raw::loop_ctl_get_free(control.as_fd().as_raw_fd()) }
+}
+
+/// Gives the device its file and its flags in one step, `LOOP_CONFIGURE`, Linux 5.8. EBUSY: somebody was faster.
+pub(crate) fn loop_configure(device: impl AsFd, file: impl AsFd, flags: u32, path: &[u8]) -> Result<()> {
+    let mut info = NO_LOOP;
+    info.flags = flags;
+    let shown = path.len().min(info.file_name.len() - 1);
+    info.file_name[..shown].copy_from_slice(&path[..shown]);
+    let fd = u32::try_from(file.as_fd().as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    let config = LoopConfig { fd, block_size: 0, info, reserved: [0; 8] };
+    // SAFETY: both descriptors are open for the whole call, and the kernel only reads the struct.
+    unsafe { raw::loop_configure(device.as_fd().as_raw_fd(), &raw const config) }.map(drop)
+}
+
+/// What file a loop device has, by device and inode, `LOOP_GET_STATUS64`. ENXIO: none.
+pub(crate) fn loop_status(device: impl AsFd) -> Result<LoopInfo> {
+    let mut info = NO_LOOP;
+    // SAFETY: the descriptor is open, and the kernel writes within the struct.
+    unsafe { raw::loop_get_status64(device.as_fd().as_raw_fd(), &raw mut info) }?;
+    Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_the_kernels() {
+        assert_eq!(size_of::<VolArgs>(), 4096);
+        assert_eq!(size_of::<VolArgsV2>(), 4096);
+        assert_eq!(size_of::<InoLookup>(), 4096);
+        assert_eq!(size_of::<Search>(), 4096);
+        assert_eq!(size_of::<LoopInfo>(), 232);
+        assert_eq!(size_of::<LoopConfig>(), 304);
+    }
+
+    #[test]
+    fn names_are_one_component() {
+        assert!(volume("a/b").is_err());
+        assert!(volume(&"x".repeat(5000)).is_err());
+        assert!(volume("ps_42002").is_ok());
+    }
+}

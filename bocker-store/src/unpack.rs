@@ -1,0 +1,464 @@
+//! An image from an OCI layout that comes as a tar stream on stdin, read once.
+//!
+//! What `bocker-pull fetch` writes has manifest, configuration and layers in the order in which they are needed, so
+//! layers are applied as they arrive. A blob that comes early (as skopeo orders its archives) waits in an unnamed file.
+//! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). The image gets
+//! its name when all of this was right, the stream was whole, and the data is on the disk.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use bocker_common::diag::printable;
+use bocker_common::id::{FIRST, LAST};
+use bocker_common::say::{Explain, tell};
+use bocker_common::{Error, Id, Kind, Result};
+use flate2::bufread::MultiGzDecoder;
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use crate::layer::{Applier, Budget};
+use crate::oci::{self, Config, Descriptor, Digest, MAX_JSON, Manifest};
+use crate::signal::{Interrupt, Interruptible};
+use crate::store::{LayerStore, Step, Store};
+use crate::sys;
+use crate::tarball::{self, shown};
+
+/// Bytes after the end of a layer's archive, at most. Tar pads to 10 kB.
+const MAX_TAIL: u64 = 16 << 20;
+/// Entries of the stream, at most.
+const MAX_BLOBS: usize = 10_000;
+/// Bytes always left free in the store, at least: deleting needs some.
+const RESERVE: u64 = 32 << 20;
+
+/// Hashes and counts what is read through it.
+struct Hashed<R> {
+    inner: R,
+    hasher: Sha256,
+    count: u64,
+}
+
+impl<R: Read> Hashed<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, hasher: Sha256::new(), count: 0 }
+    }
+
+    /// Reads what is left and gives the digest of all.
+    fn finish(mut self) -> io::Result<Digest> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(Digest::finish(self.hasher))
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.hasher.update(&into[..read]);
+        self.count += read as u64;
+        Ok(read)
+    }
+}
+
+/// What is known of the image so far.
+struct Unpacker<'a> {
+    store: &'a Store,
+    layers: LayerStore,
+    explain: Explain,
+    budget: Budget,
+    /// Verified blobs that wait.
+    waiting: HashMap<Digest, File>,
+    manifest: Option<(Digest, Manifest)>,
+    config: Option<(Vec<u8>, Config)>,
+    /// Chain ids, lowest first.
+    chain: Vec<Digest>,
+    /// Layers that are there.
+    done: usize,
+    index: Option<(Vec<Descriptor>, Option<String>)>,
+    layout: bool,
+    dropped: BTreeSet<String>,
+}
+
+fn mismatch(expected: &Digest, actual: &Digest) -> Error {
+    Error::new("verify", format_args!("blob {expected}"), format!("its bytes have the digest {actual}"))
+}
+
+fn reading(error: io::Error) -> Error {
+    Error::new("read", "stdin", error)
+}
+
+/// Reads stdin, makes the image. With a dry run reads nothing and says what would be done.
+///
+/// # Errors
+/// Whatever is wrong with the stream; then nothing of it is left in the store.
+pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> Result<Id> {
+    if explain.dry_run {
+        let plan = |new: &str| {
+            let text = source.map_or_else(String::new, printable) + "\n";
+            let mut steps = vec![Step::Subvolume(new.to_owned()), Step::Unpack(new.to_owned())];
+            steps.extend([Step::Write(format!("{new}/source"), text.into()), Step::Sync]);
+            steps
+        };
+        return store.create(Kind::Image, (FIRST, LAST), explain, plan, |_, _| Ok(false));
+    }
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return Err(Error::plain("stdin is a terminal")
+            .hint("bocker-pull manifest NAME | bocker-pull fetch | bocker-store unpack"));
+    }
+    let stdin = stdin.as_fd().try_clone_to_owned().map_err(reading)?;
+    let interrupt = Interrupt::listen()?;
+    let room = rustix::fs::fstatvfs(store.dir())
+        .map_err(|e| Error::new("look at", store.path.display(), io::Error::from(e)))?;
+    let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
+    let budget = Budget::new(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve));
+    let layers = store.hold_layers()?;
+    let unpacker = Unpacker {
+        store,
+        layers,
+        explain,
+        budget,
+        waiting: HashMap::new(),
+        manifest: None,
+        config: None,
+        chain: Vec::new(),
+        done: 0,
+        index: None,
+        layout: false,
+        dropped: BTreeSet::new(),
+    };
+    let done = unpacker.run(stdin, source, &interrupt);
+    if done.is_err() {
+        // Layers that were complete before the failure; nobody lists them.
+        let _ = store.prune(Explain::default(), |_| Ok(()));
+    }
+    done.map_err(|error| interrupt.or(error))
+}
+
+impl Unpacker<'_> {
+    fn run(mut self, stdin: OwnedFd, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
+        let input = BufReader::with_capacity(256 << 10, Interruptible::new(stdin, interrupt));
+        let mut stream = tarball::Reader::new(input);
+        let mut count = 0;
+        while let Some(entry) = stream.next_entry().map_err(reading)? {
+            count += 1;
+            if count > MAX_BLOBS {
+                return Err(Error::new("read", "stdin", "more than 10,000 entries"));
+            }
+            self.entry(&entry, &mut stream)?;
+        }
+        if count == 0 {
+            return Err(Error::new("read", "stdin", "it is empty").hint("bocker-pull fetch writes what unpack reads"));
+        }
+        // Tar pads with zeros; anything else is not part of the archive.
+        let mut rest = stream.into_inner();
+        loop {
+            let bytes = rest.fill_buf().map_err(reading)?;
+            let length = bytes.len();
+            if bytes.iter().any(|b| *b != 0) {
+                return Err(Error::new("read", "stdin", "there is data after the end of the archive"));
+            }
+            if length == 0 {
+                break;
+            }
+            rest.consume(length);
+        }
+        self.publish(source, interrupt)
+    }
+
+    fn entry(&mut self, entry: &tarball::Entry, data: &mut impl Read) -> Result<()> {
+        let wrong = |why: &str| Error::new("read", "stdin", format!("'{}' {why}", shown(&entry.path)));
+        let path = String::from_utf8_lossy(&entry.path).into_owned();
+        let path = path.trim_start_matches("./").trim_end_matches('/');
+        // The stage before us has said why.
+        if path == "failed" {
+            return Err(Error::explained_elsewhere());
+        }
+        if entry.kind == tarball::Kind::Directory && matches!(path, "" | "." | "blobs" | "blobs/sha256") {
+            return Ok(());
+        }
+        if entry.kind != tarball::Kind::File || entry.sparse.is_some() {
+            return Err(wrong("is not a plain file"));
+        }
+        if let Some(hex) = path.strip_prefix("blobs/sha256/") {
+            return self.blob(format!("sha256:{hex}").parse()?, entry.size, data);
+        }
+        let mut text = || {
+            if entry.size > MAX_JSON {
+                return Err(wrong("is larger than 4 MiB"));
+            }
+            let mut bytes = Vec::new();
+            data.read_to_end(&mut bytes).map_err(reading)?;
+            Ok(bytes)
+        };
+        match path {
+            "oci-layout" if !self.layout => {
+                oci::layout(&text()?)?;
+                self.layout = true;
+                Ok(())
+            }
+            "index.json" if self.index.is_none() => {
+                self.index = Some(oci::index(&text()?)?);
+                self.consider_waiting()
+            }
+            "oci-layout" | "index.json" => Err(wrong("occurs twice")),
+            // docker save puts them beside its OCI layout.
+            "manifest.json" | "repositories" => Ok(()),
+            _ => Err(wrong("does not belong into an OCI layout")),
+        }
+    }
+
+    /// The next layer to apply, once manifest and configuration are known.
+    fn next_layer(&self) -> Option<&Descriptor> {
+        self.config.as_ref()?;
+        self.manifest.as_ref()?.1.layers.get(self.done)
+    }
+
+    /// True if a layer after the next one has the same bytes.
+    fn again(&self, digest: &Digest) -> bool {
+        let Some((_, manifest)) = &self.manifest else { return false };
+        manifest.layers.iter().skip(self.done + 1).any(|layer| layer.digest == *digest)
+    }
+
+    fn blob(&mut self, digest: Digest, size: u64, data: &mut impl Read) -> Result<()> {
+        if self.next_layer().is_some_and(|layer| layer.digest == digest) && !self.again(&digest) {
+            self.layer(&digest, size, data)?;
+            return self.advance();
+        }
+        let layer =
+            self.manifest.as_ref().map(|(_, manifest)| manifest.layers.iter().any(|layer| layer.digest == digest));
+        let mut data = Hashed::new(data);
+        if self.waiting.contains_key(&digest) || (layer == Some(false) && size > MAX_JSON) {
+            // Here already, or nothing of ours: only its word is checked.
+            let actual = data.finish().map_err(reading)?;
+            return if actual == digest { Ok(()) } else { Err(mismatch(&digest, &actual)) };
+        }
+        self.budget.spend(size)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.store.dir(), ".", flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Error::new("create", "a temporary file", io::Error::from(e)))?;
+        let mut file = File::from(file);
+        copy(&mut data, &mut file)?;
+        let actual = data.finish().map_err(reading)?;
+        if actual != digest {
+            return Err(mismatch(&digest, &actual));
+        }
+        self.waiting.insert(digest, file);
+        self.consider_waiting()
+    }
+
+    /// The bytes of a waiting blob that is a JSON document; None if it is too large for one.
+    fn document(&mut self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.waiting.get_mut(digest) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let read = file.rewind().and_then(|()| file.take(MAX_JSON + 1).read_to_end(&mut bytes));
+        read.map_err(|e| Error::new("read", format_args!("blob {digest}"), e))?;
+        Ok((bytes.len() as u64 <= MAX_JSON).then_some(bytes))
+    }
+
+    /// Looks whether what waits is the manifest or the configuration, then applies the layers that can be.
+    fn consider_waiting(&mut self) -> Result<()> {
+        if self.manifest.is_none() {
+            let mut known: Vec<_> = self.waiting.keys().cloned().collect();
+            if let Some((manifests, _)) = &self.index {
+                known.retain(|digest| manifests.iter().any(|one| one.digest == *digest));
+            }
+            for digest in known {
+                if let Some(bytes) = self.document(&digest)?
+                    && Manifest::resembles(&bytes)
+                {
+                    let manifest = Manifest::parse(&bytes)?;
+                    self.manifest = Some((digest, manifest));
+                    break;
+                }
+            }
+        }
+        if self.config.is_none()
+            && let Some(wanted) = self.manifest.as_ref().map(|(_, manifest)| manifest.config.clone())
+            && let Some(bytes) = self.document(&wanted.digest)?
+        {
+            if bytes.len() as u64 != wanted.size {
+                return Err(Error::new(
+                    "verify",
+                    format_args!("blob {}", wanted.digest),
+                    "its size is not the manifest's",
+                ));
+            }
+            let config = Config::parse(&bytes)?;
+            let layers = self.manifest.as_ref().map_or(0, |(_, manifest)| manifest.layers.len());
+            if config.diff_ids.len() != layers {
+                let diffs = config.diff_ids.len();
+                return Err(Error::new("read", "config", format!("{diffs} diff_ids for {layers} layers")));
+            }
+            self.chain = oci::chain(&config.diff_ids);
+            self.config = Some((bytes, config));
+        }
+        self.advance()
+    }
+
+    /// Applies the layers that wait, as far as their order allows.
+    fn advance(&mut self) -> Result<()> {
+        while let Some(digest) = self.next_layer().map(|layer| layer.digest.clone()) {
+            let Some(mut file) = self.waiting.remove(&digest) else { break };
+            let again = self.again(&digest);
+            let size = file.rewind().and_then(|()| file.metadata()).map_err(|e| Error::new("read", &digest, e))?.len();
+            self.layer(&digest, size, &mut BufReader::with_capacity(256 << 10, &file))?;
+            if again {
+                self.waiting.insert(digest, file);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the next layer's subvolume from the blob, or only verifies the blob if the subvolume is there.
+    fn layer(&mut self, digest: &Digest, size: u64, blob: &mut impl Read) -> Result<()> {
+        let Some(descriptor) = self.next_layer() else { return Ok(()) };
+        if descriptor.size != size {
+            return Err(Error::new("verify", format_args!("blob {digest}"), "its size is not the manifest's"));
+        }
+        let chain = self.chain[self.done].clone();
+        let mut blob = Hashed::new(blob);
+        if self.layers.open(chain.as_str())?.is_some() {
+            let actual = blob.finish().map_err(reading)?;
+            if actual != *digest {
+                return Err(mismatch(digest, &actual));
+            }
+            self.done += 1;
+            return Ok(());
+        }
+        let new = Store::new_layer_name(chain.as_str());
+        let at = |name: &str| format!("layers/{name}");
+        let below = self.done.checked_sub(1).map(|below| self.chain[below].as_str());
+        self.tell(match below {
+            Some(below) => Step::Snapshot(at(below), at(&new)),
+            None => Step::Subvolume(at(&new)),
+        })?;
+        let building = self.store.claim_layer(&self.layers, below, &new)?;
+        if below.is_none() {
+            rustix::fs::mkdirat(building.fd(), "rootfs", Mode::from_raw_mode(0o755))
+                .map_err(|e| Error::new("create", "rootfs", io::Error::from(e)))?;
+        }
+        self.tell(Step::Layer(digest.to_string(), at(&new)))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
+            .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
+        let diff = match apply(&mut blob, root, &mut self.budget) {
+            Ok((diff, dropped)) => {
+                self.dropped.extend(dropped);
+                diff
+            }
+            // Damaged bytes are the better reason for what they led to, unless telling would take long.
+            Err(error) if size - blob.count.min(size) > 64 << 20 => return Err(error),
+            Err(error) => {
+                return Err(match blob.finish() {
+                    Ok(actual) if actual != *digest => mismatch(digest, &actual),
+                    _ => error,
+                });
+            }
+        };
+        let actual = blob.finish().map_err(reading)?;
+        if actual != *digest {
+            return Err(mismatch(digest, &actual));
+        }
+        let expected = self.config.as_ref().and_then(|(_, config)| config.diff_ids.get(self.done));
+        if expected != Some(&diff) {
+            return Err(Error::new(
+                "verify",
+                format_args!("layer {digest}"),
+                format!("its diff id is {diff}, not the configuration's"),
+            ));
+        }
+        self.tell(Step::Sync)?;
+        self.store.apply(&Step::Sync)?;
+        self.tell(Step::Seal(at(&new)))?;
+        sys::subvolume_set_read_only(building.fd()).map_err(|e| Error::new("seal", &new, e))?;
+        self.tell(Step::Publish(at(&new), at(chain.as_str())))?;
+        if self.layers.publish(&new, chain.as_str())? {
+            building.keep();
+        }
+        self.done += 1;
+        Ok(())
+    }
+
+    fn tell(&self, step: Step) -> Result<()> {
+        tell(&self.store.act(step), self.explain)
+    }
+
+    /// The image: a writable snapshot of the top layer, with its texts.
+    fn publish(self, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
+        let incomplete = |what: String| Error::new("read", "stdin", format!("the image is incomplete: {what}"));
+        let (manifests, name) = self.index.ok_or_else(|| incomplete("no index.json".into()))?;
+        if !self.layout {
+            return Err(incomplete("no oci-layout".into()));
+        }
+        let [listed] = manifests.as_slice() else {
+            return Err(Error::new("read", "index.json", format!("it lists {} images, not one", manifests.len())));
+        };
+        let (digest, manifest) = self.manifest.ok_or_else(|| incomplete(format!("no manifest {}", listed.digest)))?;
+        if listed.digest != digest {
+            return Err(Error::new("read", "index.json", "it lists another manifest than the one that came"));
+        }
+        let (config, _) =
+            self.config.ok_or_else(|| incomplete(format!("no configuration {}", manifest.config.digest)))?;
+        if let Some(layer) = manifest.layers.get(self.done) {
+            return Err(incomplete(format!("no layer {}", layer.digest)));
+        }
+        interrupt.check()?;
+        if !self.dropped.is_empty() {
+            let names: Vec<_> = self.dropped.iter().take(8).map(|name| printable(name)).collect();
+            let more = if self.dropped.len() > names.len() { ", …" } else { "" };
+            let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
+        }
+        let source = source.map(str::to_owned).or(name).unwrap_or_else(|| digest.to_string());
+        let list: String = self.chain.iter().map(|chain| format!("{chain}\n")).collect();
+        let plan = |new: &str| {
+            let mut steps = match self.chain.last() {
+                Some(top) => vec![Step::Snapshot(format!("layers/{top}"), new.to_owned())],
+                None => vec![Step::Subvolume(new.to_owned()), Step::Directory(format!("{new}/rootfs"))],
+            };
+            steps.extend([
+                Step::Write(format!("{new}/source"), (printable(&source) + "\n").into()),
+                Step::Write(format!("{new}/config"), config.clone()),
+                Step::Write(format!("{new}/layers"), list.clone().into()),
+                Step::Sync,
+            ]);
+            steps
+        };
+        self.store.create(Kind::Image, (FIRST, LAST), self.explain, plan, |_, _| interrupt.check().map(|()| false))
+    }
+}
+
+/// Copies what is read, with the reader's and the writer's errors told apart.
+fn copy(from: &mut impl Read, to: &mut File) -> Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&buffer[..read]).map_err(|e| Error::new("write", "a temporary file", e))?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(reading(e)),
+        }
+    }
+}
+
+/// Decompresses a layer and applies it. Returns its diff id and the attributes left out.
+fn apply(blob: &mut impl Read, root: OwnedFd, budget: &mut Budget) -> Result<(Digest, BTreeSet<String>)> {
+    let bad = |e| Error::new("unpack", "layer", e);
+    let mut blob = BufReader::with_capacity(256 << 10, blob);
+    let mut magic = Vec::new();
+    blob.by_ref().take(4).read_to_end(&mut magic).map_err(bad)?;
+    // What the bytes are decides, not the media type, as everywhere; the diff id is checked in any case.
+    if magic == [0x28, 0xb5, 0x2f, 0xfd] {
+        return Err(Error::plain("zstd layers are not supported yet").hint("an image with gzip layers"));
+    }
+    let gzip = magic.starts_with(&[0x1f, 0x8b]);
+    let whole = io::Cursor::new(magic).chain(blob);
+    let tar: Box<dyn Read + '_> = if gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
+    let mut archive = tarball::Reader::new(BufReader::with_capacity(256 << 10, Hashed::new(tar)));
+    let dropped = Applier::new(root, budget).apply(&mut archive)?;
+    let mut rest = archive.into_inner();
+    if io::copy(&mut rest.by_ref().take(MAX_TAIL), &mut io::sink()).map_err(bad)? == MAX_TAIL {
+        return Err(Error::new("unpack", "layer", "16 MiB and more after the end of its archive"));
+    }
+    Ok((rest.into_inner().finish().map_err(bad)?, dropped))
+}

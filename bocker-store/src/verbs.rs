@@ -1,0 +1,299 @@
+//! The verbs that work on a store that is there.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use bocker_common::diag::printable;
+use bocker_common::entry::Uninterrupted;
+use bocker_common::id::{FIRST, LAST};
+use bocker_common::say::{Explain, perform, tell};
+use bocker_common::{Error, Id, Kind, Result};
+use rustix::io::Errno;
+
+use crate::import as copier;
+use crate::oci::{Config, plain_config};
+use crate::signal::Interrupt;
+use crate::store::{NEW, Step, Store, joined, nested, short, to_nix};
+
+/// Writes to stdout, where only data goes.
+pub(crate) fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::new("write", "stdout", e))
+}
+
+fn print_id(id: Id, explain: Explain) -> Result<()> {
+    if explain.dry_run { Ok(()) } else { print(format!("{id}\n").as_bytes()) }
+}
+
+/// `import`: the directory is looked at before a store is made for it.
+pub(crate) fn import(
+    open: impl FnOnce() -> Result<Store>,
+    dir: &Path,
+    source: Option<&str>,
+    explain: Explain,
+) -> Result<()> {
+    let from = copier::open(dir)?;
+    let store = open()?;
+    let interrupt = Interrupt::listen()?;
+    let shown = source.map_or_else(|| dir.to_string_lossy().into_owned(), str::to_owned);
+    let plan = |new: &str| {
+        vec![
+            Step::Subvolume(new.to_owned()),
+            Step::Directory(format!("{new}/rootfs")),
+            Step::Copy(dir.to_owned(), format!("{new}/rootfs")),
+            Step::Write(format!("{new}/source"), (printable(&shown) + "\n").into()),
+            Step::Write(format!("{new}/config"), plain_config()),
+            Step::Sync,
+        ]
+    };
+    let id = store.create(Kind::Image, (FIRST, LAST), explain, plan, |step, building| {
+        interrupt.check()?;
+        if !matches!(step, Step::Copy(..)) {
+            return Ok(false);
+        }
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let to = rustix::fs::openat(building.fd(), "rootfs", flags, rustix::fs::Mode::empty());
+        let to = to.map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
+        copier::copy(&from, to.as_fd(), store.dir(), &interrupt).map(|()| true)
+    })?;
+    print_id(id, explain)
+}
+
+/// `snapshot`: a container from an image.
+pub(crate) fn snapshot(
+    store: &Store,
+    image: &str,
+    ids: (u32, u32),
+    words: &[OsString],
+    explain: Explain,
+) -> Result<()> {
+    let image = store.find(Kind::Image, image)?;
+    let mut command = joined(words);
+    if words.is_empty() {
+        command = Config::parse(&store.text(image, "config")).map(|config| config.command.join(" "))?.into_bytes();
+    }
+    command.push(b'\n');
+    let _whole = Uninterrupted::begin();
+    let plan = |new: &str| {
+        vec![
+            Step::Snapshot(image.to_string(), new.to_owned()),
+            Step::Write(format!("{new}/image"), format!("{image}\n").into()),
+            Step::Write(format!("{new}/cmd"), command.clone()),
+        ]
+    };
+    let id = store.create(Kind::Container, ids, explain, plan, |_, _| Ok(false))?;
+    print_id(id, explain)
+}
+
+fn running(id: Id, way_out: impl std::fmt::Display) -> Error {
+    Error::plain(format!("Container '{id}' is running")).hint(way_out)
+}
+
+/// `commit`: the image is replaced by a snapshot of the container in one step, then the old one goes.
+pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Explain) -> Result<()> {
+    let container = store.find(Kind::Container, container)?;
+    let image = store.find(Kind::Image, image)?;
+    for other in store.list(Kind::Container)? {
+        if store.text(other, "image") == image.to_string().as_bytes() && store.stopped(other)?.is_none() {
+            return Err(running(other, format!("it was made from {image}; stop it first")));
+        }
+    }
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(store.dir(), container.to_string(), flags, rustix::fs::Mode::empty());
+    let inside = fd.map_err(to_nix).and_then(|fd| nested(&fd)).map_err(|e| Error::new("look into", container, e))?;
+    if !inside.is_empty() {
+        let count = inside.len();
+        return Err(Error::plain(format!("Container '{container}' holds {count} btrfs subvolumes of its own"))
+            .hint("a snapshot would leave them empty; delete them inside it first"));
+    }
+    let _whole = Uninterrupted::begin();
+    let new = format!("{NEW}{image}");
+    let forget = ["log", "status", "cmd", "image"].map(|file| format!("{new}/{file}")).to_vec();
+    let claim = Step::Snapshot(container.to_string(), new.clone());
+    tell(&store.act(claim.clone()), explain)?;
+    let mut building = None;
+    if !explain.dry_run {
+        building = store.claim(&claim)?;
+        if building.is_none() {
+            // A crash may have left it.
+            store.sweep(Explain::default(), |_| Ok(()))?;
+            building = store.claim(&claim)?;
+        }
+        if building.is_none() {
+            return Err(Error::new("commit to", image, "another commit is under way"));
+        }
+    }
+    let rest = [Step::Forget(forget), Step::Exchange(new.clone(), image.to_string()), Step::Delete(new, Vec::new())];
+    perform(&rest.map(|step| store.act(step)), explain, |act| store.apply(act.step()))?;
+    if let Some(building) = building {
+        building.keep();
+        store.prune(explain, |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// `rm`: an image, or a container that does not run.
+pub(crate) fn rm(store: &Store, name: &str, explain: Explain) -> Result<()> {
+    let id = store.find_any(name)?;
+    // Held while it is deleted: it cannot start meanwhile.
+    let Some(_stopped) = store.stopped(id)? else {
+        return Err(running(id, format!("kill $(sed 's/running //' {}/{id}/status) stops it", store.path.display())));
+    };
+    let _whole = Uninterrupted::begin();
+    let step =
+        if explain.explain || explain.dry_run { store.deletion(name)? } else { Step::Delete(name.to_owned(), vec![]) };
+    perform(&[store.act(step)], explain, |act| store.apply(act.step()))?;
+    if id.kind() == Kind::Image && !explain.dry_run {
+        store.prune(explain, |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// `path`: where it lies.
+pub(crate) fn path(store: &Store, name: &str, must_run: bool) -> Result<()> {
+    let id = if must_run { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+    if must_run && store.stopped(id)?.is_some() {
+        return Err(Error::plain(format!("Container '{id}' exists but is not running")));
+    }
+    let mut line = store.path.join(id.to_string()).into_os_string().into_encoded_bytes();
+    line.push(b'\n');
+    print(&line)
+}
+
+fn shown(bytes: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(bytes))
+}
+
+/// `images`: in the original's form.
+pub(crate) fn images(store: &Store, json: bool) -> Result<()> {
+    let mut out = String::new();
+    if !json {
+        out += "IMAGE_ID\t\tSOURCE\n";
+    }
+    for id in store.list(Kind::Image)? {
+        let source = store.text(id, "source");
+        if json {
+            let source = String::from_utf8_lossy(&source);
+            out += &format!("{}\n", serde_json::json!({ "id": id.to_string(), "source": source }));
+        } else {
+            out += &format!("{id}\t\t{}\n", shown(&source));
+        }
+    }
+    print(out.as_bytes())
+}
+
+/// `ps`: in the original's form.
+pub(crate) fn ps(store: &Store, json: bool) -> Result<()> {
+    let mut out = String::new();
+    if !json {
+        out += "CONTAINER_ID\t\tCOMMAND\n";
+    }
+    for id in store.list(Kind::Container)? {
+        let command = store.text(id, "cmd");
+        if json {
+            let line = serde_json::json!({
+                "id": id.to_string(),
+                "command": String::from_utf8_lossy(&command),
+                "image": String::from_utf8_lossy(&store.text(id, "image")),
+                "running": store.stopped(id)?.is_none(),
+            });
+            out += &format!("{line}\n");
+        } else {
+            out += &format!("{id}\t\t{}\n", shown(&command));
+        }
+    }
+    print(out.as_bytes())
+}
+
+/// `cat`: a text file beside `rootfs`, as it is; on a terminal without what would steer the terminal.
+pub(crate) fn cat(store: &Store, name: &str, file: &str) -> Result<()> {
+    let id = store.find_any(name)?;
+    let none = || Error::plain(format!("'{id}' has no {}", short(file)));
+    if file.is_empty() || file.len() > 255 || file.contains('/') || file.contains('\0') || matches!(file, "." | "..") {
+        return Err(none());
+    }
+    let mut from = match store.open_text(id, file) {
+        Err(Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::ISDIR) => return Err(none()),
+        done => done.map_err(|e| Error::new("open", format_args!("{id}/{file}"), io::Error::from(e)))?,
+    };
+    let terminal = io::stdout().is_terminal();
+    let mut buffer = vec![0; 64 << 10];
+    let mut kept = Vec::new();
+    loop {
+        let read = from.read(&mut buffer).map_err(|e| Error::new("read", format_args!("{id}/{file}"), e))?;
+        if !terminal {
+            if read == 0 {
+                return Ok(());
+            }
+            print(&buffer[..read])?;
+            continue;
+        }
+        kept.extend_from_slice(&buffer[..read]);
+        print(for_terminal(&mut kept, read == 0).as_bytes())?;
+        if read == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes whole characters from the front, control characters spelled out except line ends and tabs.
+fn for_terminal(bytes: &mut Vec<u8>, last: bool) -> String {
+    // A character may be cut at the end of what was read.
+    let end = match std::str::from_utf8(bytes) {
+        Err(e) if e.error_len().is_none() && !last => e.valid_up_to(),
+        _ => {
+            let tail = bytes.len() - bytes.len().min(3);
+            let cut = (tail..bytes.len()).find(|at| {
+                let rest = &bytes[*at..];
+                rest[0] >= 0xc2 && matches!(std::str::from_utf8(rest), Err(e) if e.error_len().is_none())
+            });
+            if last { bytes.len() } else { cut.unwrap_or(bytes.len()) }
+        }
+    };
+    let rest = bytes.split_off(end);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    *bytes = rest;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// `gc`: names of what is gone.
+pub(crate) fn gc(store: &Store, explain: Explain) -> Result<()> {
+    let _whole = Uninterrupted::begin();
+    let told = |name: &str| if explain.dry_run { Ok(()) } else { print(format!("{name}\n").as_bytes()) };
+    store.sweep(explain, told).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::no_such;
+
+    #[test]
+    fn characters_cut_in_two_are_whole_on_a_terminal() {
+        let text = "aé\u{1b}[2J\u{9b}ü\n".as_bytes();
+        for cut in 0..text.len() {
+            let mut kept = text[..cut].to_vec();
+            let mut out = for_terminal(&mut kept, false);
+            kept.extend_from_slice(&text[cut..]);
+            out += &for_terminal(&mut kept, true);
+            assert_eq!(out, "aé\\u{1b}[2J\\u{9b}ü\n", "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_originals_lines() {
+        assert_eq!(no_such(Kind::Image, "foo").to_string(), "No image named 'foo' exists");
+        assert_eq!(no_such(Kind::Container, "..").to_string(), "No container named '..' exists");
+        assert!(no_such(Kind::Container, &"x".repeat(10_000)).to_string().len() < 120);
+    }
+}
