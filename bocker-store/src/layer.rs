@@ -553,3 +553,281 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tarball::tests::{pax, raw};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    /// A directory that goes with the value.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn new() -> Self {
+            use std::sync::atomic::{AtomicU32, Ordering};
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("bocker-layer-{}-{count}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            for name in ["root", "outside"] {
+                std::fs::create_dir(path.join(name)).unwrap();
+            }
+            std::fs::write(path.join("outside/file"), "outside").unwrap();
+            Self(path)
+        }
+
+        fn root(&self) -> PathBuf {
+            self.0.join("root")
+        }
+
+        fn outside_is_whole(&self) -> bool {
+            let outside = self.0.join("outside");
+            let names: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names == ["file"]
+                && std::fs::read(outside.join("file")).unwrap() == b"outside"
+                && std::fs::read_dir(&self.0).unwrap().count() == 2
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn apply(root: &Path, archive: &[u8]) -> Result<BTreeSet<String>> {
+        let mut budget = Budget::new(1 << 20);
+        let root = rustix::fs::open(root, OPEN_DIR, Mode::empty()).unwrap();
+        let mut applier = Applier::new(root, &mut budget);
+        applier.owners = false;
+        applier.apply(&mut Reader::new(archive))
+    }
+
+    /// Path, and `dir`, the target of a link or the content of a file.
+    fn tree(root: &Path) -> BTreeMap<String, String> {
+        fn walk(at: &Path, prefix: &str, out: &mut BTreeMap<String, String>) {
+            for entry in std::fs::read_dir(at).unwrap().map(std::result::Result::unwrap) {
+                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                let kind = entry.file_type().unwrap();
+                if kind.is_dir() {
+                    walk(&entry.path(), &format!("{name}/"), out);
+                    out.insert(name, "dir".into());
+                } else if kind.is_symlink() {
+                    out.insert(name, std::fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned());
+                } else {
+                    out.insert(name, std::fs::read_to_string(entry.path()).unwrap());
+                }
+            }
+        }
+        let mut out = BTreeMap::new();
+        walk(root, "", &mut out);
+        out
+    }
+
+    fn layer(entries: &[Vec<u8>]) -> Vec<u8> {
+        entries.concat()
+    }
+
+    #[test]
+    fn opaque_spares_what_the_layer_brings_in_any_order() {
+        let lower = layer(&[
+            raw(b"d/", b'5', b"", b""),
+            raw(b"d/sub/", b'5', b"", b""),
+            raw(b"d/sub/old", b'0', b"", b"old"),
+            raw(b"d/old", b'0', b"", b"old"),
+        ]);
+        let opaque = raw(b"d/.wh..wh..opq", b'0', b"", b"");
+        let file = raw(b"d/sub/new", b'0', b"", b"new");
+        let same = raw(b"d/old", b'0', b"", b"new");
+        for order in [[&opaque, &file, &same], [&file, &opaque, &same], [&same, &file, &opaque]] {
+            let at = Temporary::new();
+            apply(&at.root(), &lower).unwrap();
+            apply(&at.root(), &order.map(Clone::clone).concat()).unwrap();
+            let names: Vec<_> = tree(&at.root()).into_iter().collect();
+            let expected = [("d", "dir"), ("d/old", "new"), ("d/sub", "dir"), ("d/sub/new", "new")];
+            assert_eq!(names, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_whiteout_spares_its_own_layers_entry() {
+        let at = Temporary::new();
+        apply(&at.root(), &raw(b"f", b'0', b"", b"old")).unwrap();
+        apply(&at.root(), &layer(&[raw(b"f", b'0', b"", b"new"), raw(b".wh.f", b'0', b"", b"")])).unwrap();
+        assert_eq!(tree(&at.root())["f"], "new");
+        apply(&at.root(), &raw(b".wh.f", b'0', b"", b"")).unwrap();
+        assert!(tree(&at.root()).is_empty());
+    }
+
+    #[test]
+    fn times_survive_what_is_put_into_a_directory() {
+        use std::os::unix::fs::MetadataExt;
+        let at = Temporary::new();
+        let dir = [pax(&[("mtime", b"5.000000007")]), raw(b"d/", b'5', b"", b"")].concat();
+        apply(&at.root(), &layer(&[dir, raw(b"d/f", b'0', b"", b"x")])).unwrap();
+        apply(&at.root(), &raw(b"d/g", b'0', b"", b"y")).unwrap();
+        let meta = std::fs::metadata(at.root().join("d")).unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (5, 7));
+    }
+
+    #[test]
+    fn holes_are_holes() {
+        use std::os::unix::fs::MetadataExt;
+        let at = Temporary::new();
+        let map = pax(&[("GNU.sparse.map", b"1048576,3"), ("GNU.sparse.size", b"2097152")]);
+        apply(&at.root(), &[map, raw(b"s", b'0', b"", b"abc")].concat()).unwrap();
+        let content = std::fs::read(at.root().join("s")).unwrap();
+        assert_eq!((content.len(), &content[1 << 20..][..4]), (2 << 20, &b"abc\0"[..]));
+        assert!(std::fs::metadata(at.root().join("s")).unwrap().blocks() < 100);
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_by_its_announcement() {
+        let at = Temporary::new();
+        let error = apply(&at.root(), &raw(b"f", b'0', b"", &[0; 2 << 20])).unwrap_err();
+        assert!(error.to_string().starts_with("no room"), "{error}");
+        assert!(tree(&at.root()).is_empty());
+    }
+
+    /// What a layer may do to a name.
+    #[derive(Debug, Clone)]
+    enum Change {
+        Directory,
+        File(u8),
+        Hide,
+        Opaque,
+    }
+
+    /// The specification, in a few lines, for layers without links: path, content (None: a directory), made by this layer.
+    #[derive(Default)]
+    struct Model(BTreeMap<Vec<String>, (Option<u8>, bool)>);
+
+    impl Model {
+        /// False if the entry must be refused.
+        fn apply(&mut self, path: &[String], change: &Change) -> bool {
+            let parents: Vec<_> = (1..path.len()).map(|end| path[..end].to_vec()).collect();
+            let blocked = parents.iter().any(|parent| matches!(self.0.get(parent), Some((Some(_), _))));
+            match change {
+                Change::Hide | Change::Opaque => {
+                    if !blocked {
+                        self.hide(path, matches!(change, Change::Opaque));
+                    }
+                    return true;
+                }
+                _ if blocked => return false,
+                _ => {}
+            }
+            for parent in parents {
+                self.0.entry(parent).or_insert((None, true));
+            }
+            let content = if let Change::File(content) = change { Some(*content) } else { None };
+            let stays = content.is_none() && matches!(self.0.get(path), Some((None, _)));
+            if !stays {
+                self.0.retain(|name, _| !name.starts_with(path));
+            }
+            self.0.insert(path.to_vec(), (content, true));
+            true
+        }
+
+        /// Drops below `path` what nothing of this layer needs; `path` itself, too, unless only its content is meant.
+        fn hide(&mut self, path: &[String], content_only: bool) {
+            let ours: Vec<_> = self.0.iter().filter(|(_, (_, made))| *made).map(|(name, _)| name.clone()).collect();
+            self.0.retain(|name, _| {
+                let meant = name.starts_with(path) && !(content_only && name == path);
+                !meant || ours.iter().any(|mine| mine.starts_with(name))
+            });
+        }
+    }
+
+    fn change() -> impl Strategy<Value = (Vec<String>, Change)> {
+        let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned), 1..4);
+        let change = prop_oneof![
+            3 => Just(Change::Directory),
+            4 => (0_u8..9).prop_map(Change::File),
+            2 => Just(Change::Hide),
+            1 => Just(Change::Opaque),
+        ];
+        (path, change)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn layers_do_what_the_specification_says(
+            layers in prop::collection::vec(prop::collection::vec(change(), 0..12), 1..4)
+        ) {
+            let at = Temporary::new();
+            let mut model = Model::default();
+            for changes in &layers {
+                for node in model.0.values_mut() {
+                    node.1 = false;
+                }
+                let mut archive = Vec::new();
+                let mut good = true;
+                for (path, change) in changes {
+                    let name = path.join("/");
+                    let (last, parents) = path.split_last().unwrap();
+                    let hidden = [parents, &[format!(".wh.{last}")]].concat().join("/");
+                    archive.extend(match change {
+                        Change::Directory => raw(format!("{name}/").as_bytes(), b'5', b"", b""),
+                        Change::File(content) => raw(name.as_bytes(), b'0', b"", &[b'0' + content]),
+                        Change::Hide => raw(hidden.as_bytes(), b'0', b"", b""),
+                        Change::Opaque => raw(format!("{name}/.wh..wh..opq").as_bytes(), b'0', b"", b""),
+                    });
+                    good &= model.apply(path, change);
+                    if !good {
+                        break;
+                    }
+                }
+                prop_assert_eq!(apply(&at.root(), &archive).is_ok(), good);
+                if !good {
+                    return Ok(());
+                }
+            }
+            let expected: BTreeMap<_, _> = model.0.iter().map(|(path, (content, _))| {
+                (path.join("/"), content.map_or("dir".to_owned(), |content| content.to_string()))
+            }).collect();
+            prop_assert_eq!(tree(&at.root()), expected);
+        }
+
+        #[test]
+        fn no_layer_reaches_out(
+            entries in prop::collection::vec((
+                prop::collection::vec(prop::sample::select(vec!["a", "b", "..", ".", "", "outside", "file", ".wh.a", ".wh.file"]), 1..5),
+                prop::sample::select(vec![b'0', b'1', b'2', b'2', b'5']),
+                prop::sample::select(vec!["/", "..", "../outside", "../../outside/file", "a", "b/..", "ABSOLUTE", "ABSOLUTE/file", "."]),
+            ), 1..12)
+        ) {
+            let at = Temporary::new();
+            let outside = at.0.join("outside");
+            for (parts, kind, link) in &entries {
+                let link = link.replace("ABSOLUTE", outside.to_str().unwrap());
+                let data: &[u8] = if *kind == b'0' { b"in" } else { b"" };
+                // Each a layer of its own, so that one refusal does not shield the next.
+                let _ = apply(&at.root(), &raw(parts.join("/").as_bytes(), *kind, link.as_bytes(), data));
+                prop_assert!(at.outside_is_whole(), "{entries:?}");
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_an_error_at_worst(bytes in prop::collection::vec(any::<u8>(), 0..1500), at in 0_usize..1024) {
+            let place = Temporary::new();
+            let mut archive = [pax(&[("path", b"a/b")]), raw(b"f", b'0', b"", b"x")].concat();
+            let _ = apply(&place.root(), &bytes);
+            // A valid header with some bytes changed gets further.
+            for (offset, byte) in bytes.iter().take(8).enumerate() {
+                archive[(at + offset * 37) % 1024] = *byte;
+                for block in [0, 1024] {
+                    let sum: u32 = (0..512).filter(|i| !(148..156).contains(i)).map(|i| u32::from(archive[block + i])).sum();
+                    archive[block + 148..block + 156].copy_from_slice(format!("{:06o}\0 ", sum + 256).as_bytes());
+                }
+                let _ = apply(&place.root(), &archive);
+            }
+            prop_assert!(place.outside_is_whole());
+        }
+    }
+}

@@ -191,7 +191,7 @@ impl<R: Read> Reader<R> {
         }
         let sum: u32 = bytes.iter().map(|b| u32::from(*b)).sum();
         let field: u32 = bytes[148..156].iter().map(|b| u32::from(*b)).sum();
-        if header.cksum()? != sum - field + 8 * u32::from(b' ') {
+        if header.cksum().map_err(|_| bad("that is no tar archive"))? != sum - field + 8 * u32::from(b' ') {
             return Err(bad("a header's checksum is wrong"));
         }
         // star's own format puts two times where others keep the end of a long path.

@@ -5,6 +5,7 @@
 //! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). The image gets
 //! its name when all of this was right, the stream was whole, and the data is on the disk.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, Write};
@@ -76,11 +77,9 @@ struct Unpacker<'a> {
     done: usize,
     index: Option<(Vec<Descriptor>, Option<String>)>,
     layout: bool,
+    /// A blob's bytes were not what its digest says.
+    damaged: Cell<bool>,
     dropped: BTreeSet<String>,
-}
-
-fn mismatch(expected: &Digest, actual: &Digest) -> Error {
-    Error::new("verify", format_args!("blob {expected}"), format!("its bytes have the digest {actual}"))
 }
 
 fn reading(error: io::Error) -> Error {
@@ -125,6 +124,7 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
         done: 0,
         index: None,
         layout: false,
+        damaged: Cell::new(false),
         dropped: BTreeSet::new(),
     };
     let done = unpacker.run(stdin, source, &interrupt);
@@ -136,6 +136,11 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
 }
 
 impl Unpacker<'_> {
+    fn mismatch(&self, expected: &Digest, actual: &Digest) -> Error {
+        self.damaged.set(true);
+        Error::new("verify", format_args!("blob {expected}"), format!("its bytes have the digest {actual}"))
+    }
+
     fn run(mut self, stdin: OwnedFd, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
         let input = BufReader::with_capacity(256 << 10, Interruptible::new(stdin, interrupt));
         let mut stream = tarball::Reader::new(input);
@@ -145,7 +150,16 @@ impl Unpacker<'_> {
             if count > MAX_BLOBS {
                 return Err(Error::new("read", "stdin", "more than 10,000 entries"));
             }
-            self.entry(&entry, &mut stream)?;
+            if let Err(error) = self.entry(&entry, &mut stream) {
+                // Where the stage before us failed within a blob, it fills the blob up and says so in the next entry.
+                if self.damaged.get()
+                    && let Ok(Some(next)) = stream.next_entry()
+                    && next.path == b"failed"
+                {
+                    return Err(Error::explained_elsewhere());
+                }
+                return Err(error);
+            }
         }
         if count == 0 {
             return Err(Error::new("read", "stdin", "it is empty").hint("bocker-pull fetch writes what unpack reads"));
@@ -231,7 +245,7 @@ impl Unpacker<'_> {
         if self.waiting.contains_key(&digest) || (layer == Some(false) && size > MAX_JSON) {
             // Here already, or nothing of ours: only its word is checked.
             let actual = data.finish().map_err(reading)?;
-            return if actual == digest { Ok(()) } else { Err(mismatch(&digest, &actual)) };
+            return if actual == digest { Ok(()) } else { Err(self.mismatch(&digest, &actual)) };
         }
         self.budget.spend(size)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -241,7 +255,7 @@ impl Unpacker<'_> {
         copy(&mut data, &mut file)?;
         let actual = data.finish().map_err(reading)?;
         if actual != digest {
-            return Err(mismatch(&digest, &actual));
+            return Err(self.mismatch(&digest, &actual));
         }
         self.waiting.insert(digest, file);
         self.consider_waiting()
@@ -321,7 +335,7 @@ impl Unpacker<'_> {
         if self.layers.open(chain.as_str())?.is_some() {
             let actual = blob.finish().map_err(reading)?;
             if actual != *digest {
-                return Err(mismatch(digest, &actual));
+                return Err(self.mismatch(digest, &actual));
             }
             self.done += 1;
             return Ok(());
@@ -347,18 +361,17 @@ impl Unpacker<'_> {
                 self.dropped.extend(dropped);
                 diff
             }
-            // Damaged bytes are the better reason for what they led to, unless telling would take long.
-            Err(error) if size - blob.count.min(size) > 64 << 20 => return Err(error),
+            // Damaged bytes are the better reason for what they led to.
             Err(error) => {
                 return Err(match blob.finish() {
-                    Ok(actual) if actual != *digest => mismatch(digest, &actual),
+                    Ok(actual) if actual != *digest => self.mismatch(digest, &actual),
                     _ => error,
                 });
             }
         };
         let actual = blob.finish().map_err(reading)?;
         if actual != *digest {
-            return Err(mismatch(digest, &actual));
+            return Err(self.mismatch(digest, &actual));
         }
         let expected = self.config.as_ref().and_then(|(_, config)| config.diff_ids.get(self.done));
         if expected != Some(&diff) {
