@@ -74,6 +74,8 @@ enum Verb {
         /// The container's id
         #[arg(value_parser = container_id)]
         id: Id,
+        #[command(flatten)]
+        explain: Explain,
         /// The command and its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -106,7 +108,7 @@ pub fn main() -> Result<ExitCode> {
         Verb::Setup { undo: true, explain } => undo(explain),
         Verb::Up { setup, id, explain } => up(id, setup, Subnet::from_environment()?, explain),
         Verb::Down { id, explain } => down(id, explain),
-        Verb::Exec { id, command } => Err(chain::exec(id, &command)),
+        Verb::Exec { id, explain, command } => chain::exec(id, &command, explain),
         Verb::List { json } => list::list(json),
     }
     .map(|()| ExitCode::SUCCESS)

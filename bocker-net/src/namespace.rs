@@ -17,7 +17,8 @@ const DIRECTORY: &str = "/run/netns";
 const OWN: &str = "/proc/self/ns/net";
 const NOTHING: Option<&str> = None;
 
-fn path(id: Id) -> PathBuf {
+/// Where `ip netns` keeps a namespace of that name.
+pub(crate) fn path(id: Id) -> PathBuf {
     Path::new(DIRECTORY).join(id.netns())
 }
 

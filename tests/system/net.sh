@@ -337,6 +337,8 @@ test_net_exec_statuses() {
   is "$status" 143
   is "$(bocker-net exec ps_42045 -- printf '%s|' a '' 'b c' $'\xff' --help -- | od -An -c | tr -d ' \n')" 'a||bc|377|--help|--|'
   is "$(echo hi | bocker-net exec ps_42045 cat)" hi
+  is "$(bocker-net exec --dry-run ps_42045 -- readlink /proc/self/ns/net | sh -e)" \
+    "$(bocker-net exec ps_42045 -- readlink /proc/self/ns/net)"
   # SIGPIPE has its default again: yes dies of it in silence.
   is "$(bocker-net exec ps_42045 -- yes 2>&1 | head -1)" y
   # A descriptor that the caller leaked does not reach the command.

@@ -1,0 +1,183 @@
+//! What this tool does to the kernel, as values.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bocker_common::diag::Reason;
+use bocker_common::say::{self, Said, quote};
+use bocker_common::{Error, Id, Result};
+use cgroups_rs::cpu::CpuController;
+use cgroups_rs::memory::MemController;
+use cgroups_rs::{Cgroup, CgroupPid};
+
+use crate::layout::{Controller, Layout};
+use crate::limits::Limit;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Version 2: children of the top get the controller's files.
+    Enable { top: PathBuf, controller: &'static str },
+    /// Makes a cgroup.
+    Create(PathBuf),
+    /// Sets a limit.
+    Limit(Limit, Place),
+    /// Moves this process there.
+    Join(Place),
+    /// Removes a cgroup that has no children.
+    Delete(PathBuf),
+}
+
+/// A container's cgroup directory, and which version it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    pub(crate) v2: bool,
+}
+
+impl Place {
+    /// The file that takes processes.
+    ///
+    /// On version 1 that is `tasks`: writing 0 to it moves the calling thread alone, and for that the kernel
+    /// needs no lock against forks. A write to `cgroup.procs` takes that lock, which costs an RCU grace period
+    /// whenever nobody has taken it lately: 5 to 15 ms instead of 0.1. We have one thread, so it is the same.
+    fn entrance(&self) -> &'static str {
+        if self.v2 { "cgroup.procs" } else { "tasks" }
+    }
+}
+
+impl Act {
+    /// The act that takes this one back. Controllers that were enabled stay: others may use them by now.
+    pub(crate) fn undo(&self) -> Option<Self> {
+        match self {
+            Self::Create(dir) => Some(Self::Delete(dir.clone())),
+            _ => None,
+        }
+    }
+
+    /// Does it, for the container `id`.
+    ///
+    /// # Errors
+    /// The file, the kernel's reason, the way out where there is one.
+    pub(crate) fn apply(&self, layout: &Layout, id: Id) -> Result<()> {
+        match self {
+            Self::Enable { top, controller } => enable(top, controller),
+            // cgroups-rs would ignore a failure, and an existing directory.
+            Self::Create(dir) => std::fs::create_dir(dir).map_err(|e| match e.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    Error::new("create", dir.display(), e).hint(format!("bocker-cg delete {id} removes it"))
+                }
+                std::io::ErrorKind::PermissionDenied => Error::new("create", dir.display(), e).hint("try sudo"),
+                _ => Error::new("create", dir.display(), e),
+            }),
+            Self::Limit(limit, place) => set(&layout.group(id), *limit, place),
+            Self::Join(place) => join(&layout.group(id), place),
+            Self::Delete(dir) => remove(dir),
+        }
+    }
+}
+
+impl say::Act for Act {
+    fn say(&self) -> Said {
+        match self {
+            Self::Enable { top, controller } => Said::new(
+                format!("echo +{controller} > {}", quote(top.join("cgroup.subtree_control"))),
+                "version 2: a child has only the controllers that its parent hands down",
+            ),
+            Self::Create(dir) => Said::new(format!("mkdir {}", quote(dir)), "a directory here is a group of processes"),
+            Self::Limit(limit, place) => Said::new(
+                format!("echo {} > {}", limit.text(place.v2), quote(place.dir.join(limit.key.file(place.v2)))),
+                limit.why(place.v2),
+            ),
+            Self::Join(place) => Said::new(
+                format!("echo 0 > {}", quote(place.dir.join(place.entrance()))),
+                "0 is whoever writes; what it starts later is counted here, too",
+            ),
+            Self::Delete(dir) => Said::new(format!("rmdir {}", quote(dir)), "only an empty group can go"),
+        }
+    }
+}
+
+fn enable(top: &Path, controller: &str) -> Result<()> {
+    let file = top.join("cgroup.subtree_control");
+    std::fs::write(&file, format!("+{controller}")).map_err(|e| {
+        let way_out = match e.raw_os_error() {
+            // The kernel's "no internal processes" rule, cgroups(7).
+            Some(16) => format!("processes are in {} itself: move them into a child of it", top.display()),
+            _ => format!("needed for {controller}; as root: echo +{controller} > {}", file.display()),
+        };
+        Error::new(&format!("enable {controller} in"), file.display(), e).hint(way_out)
+    })
+}
+
+fn set(group: &Cgroup, limit: Limit, place: &Place) -> Result<()> {
+    let value = limit.value(place.v2);
+    let written = match limit.key.controller() {
+        Controller::Memory => group.controller_of::<MemController>().map(|memory| memory.set_limit(value)),
+        // The range was checked: never negative.
+        _ => group.controller_of::<CpuController>().map(|cpu| cpu.set_shares(value.unsigned_abs())),
+    };
+    let file = place.dir.join(limit.key.file(place.v2));
+    match written {
+        Some(Ok(())) => Ok(()),
+        // cgroupfs says "Permission denied" to who opens a missing file to write: it takes that for creating one.
+        Some(Err(e)) if cause(&e) == Some(std::io::ErrorKind::PermissionDenied) && !file.exists() => {
+            Err(Error::new("write", file.display(), "no such file")
+                .hint(format!("the {} controller is not in this hierarchy", limit.key.controller())))
+        }
+        Some(Err(e)) => Err(Error::new(&format!("write {} to", limit.text(place.v2)), file.display(), reason(&e))),
+        None => Err(Error::new("write", file.display(), "no such controller")),
+    }
+}
+
+fn join(group: &Cgroup, place: &Place) -> Result<()> {
+    let own = CgroupPid::from(0_u64);
+    let found = group.subsystems().iter().map(|s| s.to_controller()).find(|c| c.path() == place.dir);
+    let written = found.map(|c| if place.v2 { c.add_task_by_tgid(&own) } else { c.add_task(&own) });
+    let file = place.dir.join(place.entrance());
+    match written {
+        Some(Ok(())) => Ok(()),
+        Some(Err(e)) => Err(Error::new("join", file.display(), reason(&e))),
+        None => Err(Error::new("join", file.display(), "no such hierarchy")),
+    }
+}
+
+/// The error of the system call that cgroups-rs wraps.
+fn wrapped(error: &cgroups_rs::error::Error) -> Option<&std::io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+fn cause(error: &cgroups_rs::error::Error) -> Option<std::io::ErrorKind> {
+    wrapped(error).map(std::io::Error::kind)
+}
+
+fn reason(error: &cgroups_rs::error::Error) -> Reason {
+    wrapped(error).map_or_else(|| Reason::from(error.to_string()), Reason::from)
+}
+
+/// `rmdir(2)`; the kernel says EBUSY until the last process has been reaped, so for a second we ask again.
+///
+/// cgroups-rs waits 10 ms before it tries a second time, and at the end has forgotten the reason.
+fn remove(dir: &Path) -> Result<()> {
+    let mut pause = Duration::from_micros(250);
+    loop {
+        match std::fs::remove_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && pause < Duration::from_millis(512) => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+                let inside = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                let inside: Vec<&str> = inside.lines().take(8).collect();
+                let error = Error::new("remove", dir.display(), e);
+                return Err(if inside.is_empty() {
+                    error
+                } else {
+                    error.hint(format!("processes in it: {}", inside.join(" ")))
+                });
+            }
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::new("remove", dir.display(), e)),
+            _ => return Ok(()),
+        }
+    }
+}
