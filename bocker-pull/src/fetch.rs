@@ -208,7 +208,14 @@ impl Source {
         let mut skip = progress.got - start;
         let mut at = start;
         let mut period = (Instant::now(), at);
-        while let Some(piece) = self.registry.chunk(&mut response)? {
+        let ends = |got: u64, why: &str| Failure::broken(format!("it ends after {got} of {} bytes{why}", blob.size));
+        loop {
+            let piece = match self.registry.chunk(&mut response) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(Failure::Broken { reason, passing: true }) => return Err(ends(at, &format!(": {reason}")).into()),
+                Err(failure) => return Err(failure.into()),
+            };
             let piece = piece.as_ref();
             at += piece.len() as u64;
             if at > blob.size {
@@ -229,7 +236,7 @@ impl Source {
             }
         }
         if progress.got < blob.size {
-            return Err(Failure::broken(format!("it ends after {} of {} bytes", progress.got, blob.size)).into());
+            return Err(ends(progress.got, "").into());
         }
         Ok(())
     }
