@@ -16,8 +16,8 @@ use crate::limits::Limit;
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// Version 2: children of the top get the controller's files.
-    Enable { top: PathBuf, controller: &'static str },
+    /// Version 2: children of the top get these controllers' files. One write: all of them or none.
+    Enable { top: PathBuf, controllers: Vec<&'static str> },
     /// Makes a cgroup.
     Create(PathBuf),
     /// Sets a limit.
@@ -61,7 +61,7 @@ impl Act {
     /// The file, the kernel's reason, the way out where there is one.
     pub(crate) fn apply(&self, layout: &Layout, id: Id) -> Result<()> {
         match self {
-            Self::Enable { top, controller } => enable(top, controller),
+            Self::Enable { top, controllers } => enable(top, controllers),
             // cgroups-rs would ignore a failure, and an existing directory.
             Self::Create(dir) => std::fs::create_dir(dir).map_err(|e| match e.kind() {
                 std::io::ErrorKind::AlreadyExists => {
@@ -80,8 +80,8 @@ impl Act {
 impl say::Act for Act {
     fn say(&self) -> Said {
         match self {
-            Self::Enable { top, controller } => Said::new(
-                format!("echo +{controller} > {}", quote(top.join("cgroup.subtree_control"))),
+            Self::Enable { top, controllers } => Said::new(
+                format!("echo {} > {}", switches(controllers), quote(top.join("cgroup.subtree_control"))),
                 "version 2: a child has only the controllers that its parent hands down",
             ),
             Self::Create(dir) => Said::new(format!("mkdir {}", quote(dir)), "a directory here is a group of processes"),
@@ -98,15 +98,23 @@ impl say::Act for Act {
     }
 }
 
-fn enable(top: &Path, controller: &str) -> Result<()> {
+/// `+cpu +memory`
+fn switches(controllers: &[&str]) -> String {
+    controllers.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
+}
+
+fn enable(top: &Path, controllers: &[&str]) -> Result<()> {
     let file = top.join("cgroup.subtree_control");
-    std::fs::write(&file, format!("+{controller}")).map_err(|e| {
-        let way_out = match e.raw_os_error() {
+    std::fs::write(&file, switches(controllers)).map_err(|e| {
+        let way_out = match e.kind() {
             // The kernel's "no internal processes" rule, cgroups(7).
-            Some(16) => format!("processes are in {} itself: move them into a child of it", top.display()),
-            _ => format!("needed for {controller}; as root: echo +{controller} > {}", file.display()),
+            std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::Unsupported => {
+                format!("processes are in {} itself: move them into a child of it", top.display())
+            }
+            std::io::ErrorKind::PermissionDenied => "try sudo".to_owned(),
+            _ => format!("as root: echo {} > {}", switches(controllers), file.display()),
         };
-        Error::new(&format!("enable {controller} in"), file.display(), e).hint(way_out)
+        Error::new(&format!("write {} to", switches(controllers)), file.display(), e).hint(way_out)
     })
 }
 

@@ -39,13 +39,13 @@ fn plan_enable(top: &Path) -> Result<Vec<Act>> {
     };
     let (available, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
     let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
-    let mut plan = Vec::new();
+    let mut controllers = Vec::new();
     for controller in NEEDED.into_iter().chain(WELCOME) {
         if has(&enabled, controller) {
             continue;
         }
         if has(&available, controller) {
-            plan.push(Act::Enable { top: top.to_owned(), controller });
+            controllers.push(controller);
         } else if NEEDED.contains(&controller) {
             return Err(Error::plain(format!(
                 "no {controller} controller in {} (the kernel lacks it, version 1 has it mounted, or the parent's cgroup.subtree_control does not hand it down)",
@@ -53,7 +53,8 @@ fn plan_enable(top: &Path) -> Result<Vec<Act>> {
             )));
         }
     }
-    Ok(plan)
+    let enable = Act::Enable { top: top.to_owned(), controllers: controllers.clone() };
+    Ok(if controllers.is_empty() { Vec::new() } else { vec![enable] })
 }
 
 /// The script's `cgexec`: everywhere where the container has a cgroup.
@@ -176,14 +177,13 @@ mod tests {
         assert_eq!(
             said,
             [
-                "echo +cpu > /cgroup.subtree_control",
-                "echo +pids > /cgroup.subtree_control",
+                "echo +cpu +pids > /cgroup.subtree_control",
                 "mkdir /ps_42045",
                 "echo 100 > /ps_42045/cpu.weight",
                 "echo max > /ps_42045/memory.max",
             ]
         );
-        for act in &plan[2..] {
+        for act in &plan[1..] {
             act.apply(&layout, id()).unwrap();
         }
         assert_eq!(fs::read_to_string(dir.path().join("ps_42045/cpu.weight")).unwrap(), "100");

@@ -49,11 +49,6 @@ test_cg_exec_joins_everywhere() {
   fi
   # A child is counted there, too.
   bocker-cg exec ps_42045 -- sh -c 'cat /proc/self/cgroup; :' | diff joined -
-  # Through both links of the chain.
-  bocker-net up --setup ps_42045 >/dev/null 2>&1
-  bocker-cg exec ps_42045 -- bocker-net exec ps_42045 -- cat /proc/self/cgroup | diff joined -
-  bocker-net down ps_42045
-  bocker-net setup --undo
   bocker-cg exec --dry-run ps_42045 -- cat /proc/self/cgroup | sh -e | diff joined -
   # Where it is in one hierarchy only, that one.
   if ! v2; then

@@ -345,6 +345,16 @@ test_net_exec_statuses() {
   is "$(bocker-net exec ps_42045 -- sh -c 'ls /proc/self/fd' 7</etc/passwd | grep -c '^7$')" 0
 }
 
+test_net_exec_is_a_link_of_the_chain() {
+  bocker-net up --setup ps_42045 >/dev/null 2>&1
+  bocker-cg create ps_42045
+  local both
+  both=$(bocker-cg exec ps_42045 -- bocker-net exec ps_42045 -- sh -c 'cat /proc/self/cgroup; readlink /proc/self/ns/net')
+  like "$both" '/ps_42045$'
+  like "$both" "^$(bocker-net exec ps_42045 readlink /proc/self/ns/net | sed 's/[][]/\\&/g')$"
+  bocker-cg delete ps_42045
+}
+
 test_net_bad_words() {
   fails 2 'no command given' bocker-net
   fails 2 "unrecognized subcommand 'fly'" bocker-net fly
