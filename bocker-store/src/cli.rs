@@ -59,7 +59,7 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
         /// The root directory of the image to be
-        dir: PathBuf,
+        dir: OsString,
     },
     /// Make an image from an OCI layout, a tar stream on stdin; prints its id
     Unpack {
@@ -99,6 +99,9 @@ enum Verb {
     },
     /// Delete an image, or a container that does not run
     Rm {
+        /// Only a container in which nothing ever ran; else do nothing
+        #[arg(long)]
+        unstarted: bool,
         #[command(flatten)]
         setup: Setup,
         #[command(flatten)]
@@ -222,7 +225,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
         Verb::Init { size, explain, .. } => pool::init(&root, size, explain).map(drop),
         Verb::Import { source, setup, explain, dir } => {
-            verbs::import(|| open(&root, setup, explain), &dir, source.as_deref(), explain)
+            verbs::import(|| open(&root, setup, explain), Path::new(&dir), source.as_deref(), explain)
         }
         Verb::Unpack { source, setup, explain } => {
             let id = unpack::unpack(&open(&root, setup, explain)?, source.as_deref(), explain)?;
@@ -236,7 +239,9 @@ fn run(cli: Cli) -> Result<()> {
             let store = open(&root, setup, explain)?;
             verbs::commit(&store, &container.to_string_lossy(), &image.to_string_lossy(), explain)
         }
-        Verb::Rm { setup, explain, id } => verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), explain),
+        Verb::Rm { unstarted, setup, explain, id } => {
+            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, explain)
+        }
         Verb::Path { running, setup, id } => verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), running),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),

@@ -30,7 +30,7 @@ const MAX_PATH: usize = 4095;
 /// Symbolic links followed for one path, at most, as the kernel does.
 const MAX_LINKS: usize = 40;
 /// What an entry costs beside its data: inode, names, back references, checksums.
-const ENTRY_COST: u64 = 1024;
+const ENTRY_COST: u64 = 2048;
 
 /// Room that may still be filled.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,12 @@ fn refuse(path: &[u8], reason: impl Into<bocker_common::diag::Reason>) -> Error 
 }
 
 fn os(path: &[u8]) -> impl Fn(Errno) -> Error {
-    move |errno| refuse(path, std::io::Error::from(errno))
+    move |errno| full(refuse(path, std::io::Error::from(errno)), errno == Errno::NOSPC)
+}
+
+/// Adds the way out where there is no room.
+fn full(error: Error, is_full: bool) -> Error {
+    if is_full { error.hint("the store is full; bocker rm what is not needed") } else { error }
 }
 
 /// The components of a path relative to the root; `.` and empty ones are left out.
@@ -466,7 +471,10 @@ impl<'a> Applier<'a> {
 
     /// The entry's bytes, each where it belongs; the file is as long as the entry says.
     fn fill(&mut self, entry: &Entry, file: File, data: &mut impl Read) -> Result<OwnedFd> {
-        let fail = |e: std::io::Error| refuse(&entry.path, e);
+        let fail = |e: std::io::Error| {
+            let is_full = e.kind() == ErrorKind::StorageFull;
+            full(refuse(&entry.path, e), is_full)
+        };
         let whole = [(0, entry.stored)];
         let map = entry.sparse.as_deref().unwrap_or(&whole);
         for (offset, length) in map {

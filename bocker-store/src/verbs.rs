@@ -135,8 +135,12 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
 }
 
 /// `rm`: an image, or a container that does not run.
-pub(crate) fn rm(store: &Store, name: &str, explain: Explain) -> Result<()> {
-    let id = store.find_any(name)?;
+pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, explain: Explain) -> Result<()> {
+    let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+    // bocker-exec writes it when the payload has been executed, not before.
+    if unstarted && !store.text(id, "status").is_empty() {
+        return Ok(());
+    }
     // Held while it is deleted: it cannot start meanwhile.
     let Some(_stopped) = store.stopped(id)? else {
         return Err(running(id, format!("kill $(sed 's/running //' {}/{id}/status) stops it", store.path.display())));
@@ -209,12 +213,15 @@ pub(crate) fn ps(store: &Store, json: bool) -> Result<()> {
 
 /// `cat`: a text file beside `rootfs`, as it is; on a terminal without what would steer the terminal.
 pub(crate) fn cat(store: &Store, name: &str, file: &str) -> Result<()> {
-    let id = store.find_any(name)?;
+    // Only a container has one, and that of a container which never ran is empty.
+    let is_log = file == "log";
+    let id = if is_log { store.find(Kind::Container, name)? } else { store.find_any(name)? };
     let none = || Error::plain(format!("'{id}' has no {}", short(file)));
     if file.is_empty() || file.len() > 255 || file.contains('/') || file.contains('\0') || matches!(file, "." | "..") {
         return Err(none());
     }
     let mut from = match store.open_text(id, file) {
+        Err(Errno::NOENT) if is_log => return Ok(()),
         Err(Errno::NOENT | Errno::LOOP | Errno::INVAL | Errno::ISDIR) => return Err(none()),
         done => done.map_err(|e| Error::new("open", format_args!("{id}/{file}"), io::Error::from(e)))?,
     };

@@ -1,0 +1,811 @@
+# bocker-store: images, layers and containers on btrfs.
+# shellcheck shell=bash disable=SC2154,SC2016,SC2094 # repo: tests/lib.sh; words for another shell; named pipes
+
+store() { bocker-store init --size 512M; }
+
+# A small tree that holds one of everything.
+everything() {
+  mkdir -p "$1/dir/.hidden" "$1/.dot"
+  echo content > "$1/file"
+  ln "$1/file" "$1/dir/another"
+  ln -s ../file "$1/dir/link"
+  ln -s /nowhere/at/all "$1/dangling"
+  mkfifo "$1/pipe"
+  mknod "$1/null" c 1 3
+  mknod "$1/block" b 7 0
+  python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$1/socket"
+  printf x > "$1/$(printf 'not\377utf8')"
+  printf x > "$1/new
+line"
+  printf x > "$1/$(printf 'n%.0s' $(seq 255))"
+  cp /bin/busybox "$1/setuid" && chmod 4755 "$1/setuid"
+  cp /bin/busybox "$1/capable" && setcap cap_net_raw+ep "$1/capable"
+  touch "$1/sparse" && truncate -s 64M "$1/sparse" && printf end >> "$1/sparse"
+  printf middle | dd of="$1/sparse" bs=1 seek=1000000 conv=notrunc status=none
+  chmod 2775 "$1/dir" && chmod 1777 "$1/.dot" && chmod 000 "$1/dir/.hidden"
+  chown 1000:2147483646 "$1/file" && chown -h 5:6 "$1/dangling" "$1/pipe"
+  setfattr -n user.empty -v '' "$1/file" && setfattr -n user.bytes -v 0x000a3d00ff "$1/dir"
+  setfattr -n system.posix_acl_default -v 0x0200000001000700ffffffff04000500ffffffff20000500ffffffff "$1/.dot"
+  touch -hd '2001-02-03 04:05:06.789012345' "$1/dangling" "$1/pipe" "$1/file" "$1/dir/.hidden"
+  touch -d '1969-12-31 23:59:58.5' "$1/dir" && touch -d '2038-01-19 03:14:08.000000001' "$1/.dot" "$1"
+}
+
+listing() { python3 "$repo/tests/listing.py" "$1"; }
+names() { ls -A "$BOCKER_ROOT"; }
+layers() { find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l; }
+# runs ID: holds the lock that bocker-exec holds, until the file `stop` is there
+runs() {
+  rm -f stop running
+  flock -x "$BOCKER_ROOT/$1/status" sh -c 'echo "running $$" > "$0/status"; touch running; until [ -e stop ]; do sleep 0.02; done' "$BOCKER_ROOT/$1" &
+  runner=$!
+  eventually 5 test -e running
+}
+stops() { touch stop; wait "$runner"; }
+
+no_loops() { ! losetup -a | grep -qF "$HOST_DIR/"; }
+blocks_signals() { grep -q '^SigBlk:.*4007$' "/proc/$1/status"; }
+is_building() { find "$BOCKER_ROOT" -maxdepth 1 -name '.new_*' | grep -q .; }
+
+image() {
+  mkdir -p tree/bin && echo hello > tree/bin/hello
+  bocker-store import tree
+}
+
+test_init_makes_finds_and_mounts_the_pool() {
+  # Whatever the umask, nobody else comes in, also before it is mounted.
+  (umask 000; bocker-store init --size 300M)
+  is "$(stat -c '%a %U' "$BOCKER_ROOT")" "700 root"
+  is "$(stat -c '%a %s' "$BOCKER_ROOT.btrfs")" "600 314572800"
+  is "$(findmnt -no FSTYPE "$BOCKER_ROOT")" btrfs
+  like "$(findmnt -no OPTIONS "$BOCKER_ROOT")" '(^|,)nodev(,|$)'
+  [ "$(du -k "$BOCKER_ROOT.btrfs" | cut -f1)" -lt 20000 ] || fail "the pool is not sparse"
+  # Again: nothing happens.
+  before=$(census)
+  bocker-store init
+  is "$(census)" "$before"
+  # A reboot: the file is there, not mounted.
+  img=$(image)
+  umount "$BOCKER_ROOT"
+  is "$(stat -c %a "$BOCKER_ROOT")" 700 "mode below the mount"
+  fails 1 'no btrfs is mounted at .*/bocker \(bocker setup\)$' bocker-store images
+  like "$(bocker-store images --setup 2>err)" "^$img"
+  is "$(wc -l < err)" 1
+  like "$(cat err)" '^bocker-store: mounted '
+  umount "$BOCKER_ROOT"
+  bocker-store init
+  like "$(bocker-store images)" "^$img"
+  # Back to nothing.
+  bocker-store init --undo
+  is "$(echo "$BOCKER_ROOT"*)" "$BOCKER_ROOT*" "what undo left"
+  eventually 5 no_loops
+  bocker-store init --undo
+  fails 1 'there is no store at .*/bocker \(bocker setup\)$' bocker-store ps
+}
+
+test_init_recovers_from_a_crash() {
+  # In the middle of formatting: another name, half-written.
+  head -c 100000 /dev/urandom > "$BOCKER_ROOT.btrfs.new"
+  store
+  is "$(ls "$BOCKER_ROOT".btrfs*)" "$BOCKER_ROOT.btrfs"
+  bocker-store init --undo
+  # Directory made, nothing else.
+  mkdir "$BOCKER_ROOT"
+  store
+  img=$(image)
+  # Two mounts of the same file would be its end: the device is found again.
+  umount "$BOCKER_ROOT"
+  mkdir other && mount -o loop "$BOCKER_ROOT.btrfs" other
+  bocker-store init
+  is "$(losetup -a | grep -cF "$HOST_DIR/")" 1 "loop devices"
+  like "$(bocker-store images)" "^$img"
+  umount other
+}
+
+test_init_refuses_what_is_not_its_own() {
+  mkdir -p "$BOCKER_ROOT" && echo mine > "$BOCKER_ROOT/file"
+  fails 1 '/bocker: there are files in it \(another BOCKER_ROOT\)$' bocker-store init
+  rm "$BOCKER_ROOT/file"
+  ln -s /etc/passwd "$BOCKER_ROOT.btrfs"
+  fails 1 'bocker.btrfs: it is not a regular file$' bocker-store init
+  rm "$BOCKER_ROOT.btrfs"
+  fails 2 "btrfs needs 128M" bocker-store init --size 1M
+  fails 2 "invalid value 'x'" bocker-store init --size x
+  fails 1 "the store needs a directory of its own" bocker-store --root / init
+  # Not a tool in sight. Positive control: the next init works.
+  mount -t tmpfs none /sbin 2>/dev/null || true
+  mkdir bare && cp "$(command -v bocker-store)" bare/
+  # shellcheck disable=SC2016 # expanded inside
+  fails 1 'needs btrfs-progs \(apt install btrfs-progs\)$' unshare -m sh -c '
+    cp /usr/bin/env bare/; mount -t tmpfs none /usr/sbin; exec bare/bocker-store init'
+  umount /sbin 2>/dev/null || true
+  # A btrfs of somebody else stays, with its mode.
+  truncate -s 200M their.btrfs && mkfs.btrfs -q their.btrfs && mount -o loop their.btrfs "$BOCKER_ROOT"
+  echo theirs > "$BOCKER_ROOT/file"
+  fails 1 "others may enter it.*\(chmod 700 " bocker-store init
+  chmod 700 "$BOCKER_ROOT"
+  bocker-store init
+  img=$(image)
+  bocker-store init --undo 2>err
+  like "$(cat err)" 'init did not make; it stays$'
+  is "$(cat "$BOCKER_ROOT/file")" theirs
+  bocker-store rm "$img"
+  umount "$BOCKER_ROOT"
+}
+
+test_nobody_but_root() {
+  mkdir tree && cp /usr/bin/id tree/su && chmod 4755 tree/su
+  store
+  img=$(bocker-store import tree)
+  chmod 711 "$HOST_DIR"
+  nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+  for path in "" "$img" "$img/rootfs" "$img/rootfs/su"; do
+    ! nobody stat "$BOCKER_ROOT/$path" >/dev/null 2>&1 || [ -z "$path" ] || fail "nobody reaches '$path'"
+  done
+  ! nobody ls "$BOCKER_ROOT" 2>/dev/null || fail "nobody lists the store"
+  ! nobody cat "$BOCKER_ROOT.btrfs" 2>/dev/null || fail "nobody reads the pool"
+  cp "$(command -v bocker-store)" tool && chmod 755 tool
+  fails 1 '^bocker-store: needs root \(try sudo\)$|needs root' nobody ./tool images
+  # Positive control: root does, and a setuid program in a bind mount of the store keeps its bit.
+  [ -u "$BOCKER_ROOT/$img/rootfs/su" ] || fail "setuid is gone"
+  mkdir inside && mount --bind "$BOCKER_ROOT/$img/rootfs" inside
+  is "$(nobody inside/su -u 2>&1)" 0 "setuid inside a container's mount"
+  umount inside
+  # Others may not enter, or nothing works.
+  chmod 755 "$BOCKER_ROOT"
+  fails 1 "others may enter it, its mode is 755 \(chmod 700 " bocker-store images
+  bocker-store init
+  is "$(stat -c %a "$BOCKER_ROOT")" 700
+}
+
+test_import_is_exact() {
+  store
+  everything tree
+  img=$(bocker-store import tree)
+  like "$img" '^img_42[0-9]{3}$'
+  is "$(listing "$BOCKER_ROOT/$img/rootfs")" "$(listing tree)"
+  [ "$(du -k "$BOCKER_ROOT/$img/rootfs/sparse" | cut -f1)" -lt 200 ] || fail "the hole was filled"
+  is "$(bocker-store images)" "IMAGE_ID		SOURCE
+$img		tree"
+  jq -e '.os == "linux" and .rootfs.diff_ids == []' "$BOCKER_ROOT/$img/config" >/dev/null
+  # From btrfs the blocks are shared.
+  cp -a tree "$BOCKER_ROOT/again"
+  before=$(btrfs filesystem usage -b "$BOCKER_ROOT" | awk '/^ *Used:/ { print $2; exit }')
+  head -c 20000000 /dev/urandom > "$BOCKER_ROOT/again/big" && sync -f "$BOCKER_ROOT"
+  two=$(bocker-store import --source 'my tree' "$BOCKER_ROOT/again")
+  sync -f "$BOCKER_ROOT"
+  after=$(btrfs filesystem usage -b "$BOCKER_ROOT" | awk '/^ *Used:/ { print $2; exit }')
+  [ $((after - before)) -lt 30000000 ] || fail "import took $((after - before)) bytes"
+  is "$(listing "$BOCKER_ROOT/$two/rootfs")" "$(listing "$BOCKER_ROOT/again")"
+  like "$(bocker-store images)" "^$two		my tree\$"
+  rm -r "$BOCKER_ROOT/again"
+}
+
+test_import_refuses() {
+  fails 1 "^bocker-store: No directory named 'nowhere' exists\$" bocker-store import --setup nowhere
+  [ ! -e "$BOCKER_ROOT.btrfs" ] || fail "a store was made for nothing"
+  store
+  touch file
+  for name in nowhere file '' "$(printf 'x%.0s' $(seq 10000))"; do
+    fails 1 "No directory named '" bocker-store import "$name"
+  done
+  fails 1 'store itself' bocker-store import "$HOST_DIR"
+  is "$(names)" ""
+  mkdir escapes
+  img=$(bocker-store import --source "$(printf 'a\033[2Jb\nc')" escapes)
+  is "$(bocker-store images | tail -n +2)" "$img		a\\u{1b}[2Jb\\nc"
+}
+
+test_snapshot_commit_rm_as_the_original() {
+  store
+  img=$(image)
+  one=$(bocker-store snapshot "$img" -- cat '/etc/os  release' -x)
+  like "$one" '^ps_42[0-9]{3}$'
+  two=$(bocker-store snapshot "$img")
+  is "$(cat "$BOCKER_ROOT/$one/image")" "$img"
+  is "$(bocker-store ps | head -1)" "CONTAINER_ID		COMMAND"
+  like "$(bocker-store ps)" "^$one		cat /etc/os  release -x\$"
+  is "$(bocker-store ps | wc -l)" 3
+  is "$(bocker-store ps --json | jq -c "select(.id == \"$one\")")" \
+    "{\"command\":\"cat /etc/os  release -x\",\"id\":\"$one\",\"image\":\"$img\",\"running\":false}"
+  is "$(bocker-store path "$one")" "$BOCKER_ROOT/$one"
+  is "$(bocker-store path "$img")" "$BOCKER_ROOT/$img"
+  # A change in the container is the container's, until it is committed.
+  echo changed > "$BOCKER_ROOT/$one/rootfs/bin/hello"
+  is "$(cat "$BOCKER_ROOT/$img/rootfs/bin/hello")" hello
+  echo log > "$BOCKER_ROOT/$one/log"
+  echo "exited 0" > "$BOCKER_ROOT/$one/status"
+  is "$(bocker-store cat "$one" log)" log
+  is "$(bocker-store commit "$one" "$img")" ""
+  is "$(cat "$BOCKER_ROOT/$img/rootfs/bin/hello")" changed
+  is "$(cat "$BOCKER_ROOT/$two/rootfs/bin/hello")" hello
+  is "$(ls "$BOCKER_ROOT/$img")" "config
+rootfs
+source"
+  is "$(bocker-store images | tail -1)" "$img		tree"
+  is "$(bocker-store rm "$one")$(bocker-store rm "$two")$(bocker-store rm "$img")" ""
+  is "$(names)" ""
+}
+
+test_names_that_are_none() {
+  store
+  img=$(image) ps=$(bocker-store snapshot "$img")
+  before=$(census)
+  long=$(printf 'x%.0s' $(seq 10000))
+  for name in .. . path level gen "" / "$img/" "../bocker/$img" ps_42001 ps_999999 img_42150x "$img
+" 42002 layers .new_x $'\377' "$long" rootfs; do
+    [ "$name" != "$long" ] || name=$long
+    fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store rm "$name"
+    fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store path "$name"
+    fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store path --running "$name"
+    fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store cat "$name" cmd
+    fails 1 "^bocker-store: No image named '.*' exists\$" bocker-store snapshot "$name"
+    fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store commit "$name" "$img"
+    fails 1 "^bocker-store: No image named '.*' exists\$" bocker-store commit "$ps" "$name"
+  done
+  [ "$(wc -c < "$HOST_DIR/.stderr")" -lt 200 ] || fail "a long line for a long name"
+  for name in -x --explode -; do
+    ! bocker-store rm "$name" 2>err || fail "rm $name"
+    is "$(wc -l < err)" 1 "lines for $name"
+  done
+  fails 1 "No container named '-x' exists" bocker-store rm -- -x
+  # The wrong kind.
+  fails 1 "^bocker-store: No image named '$ps' exists\$" bocker-store snapshot "$ps"
+  fails 1 "^bocker-store: No container named '$img' exists\$" bocker-store commit "$img" "$img"
+  fails 1 "^bocker-store: No container named '$img' exists\$" bocker-store path --running "$img"
+  fails 1 "^bocker-store: Container '$ps' exists but is not running\$" bocker-store path --running "$ps"
+  for file in nothing rootfs .. ../.. /etc/passwd "" "$long" rootfs/bin/hello; do
+    fails 1 "^bocker-store: '$ps' has no " bocker-store cat "$ps" "$file"
+  done
+  ln -s /etc/passwd "$BOCKER_ROOT/$ps/log"
+  fails 1 "has no log" bocker-store cat "$ps" log
+  rm "$BOCKER_ROOT/$ps/log" && mkfifo "$BOCKER_ROOT/$ps/log"
+  fails 1 "has no log" timeout 5 bocker-store cat "$ps" log
+  rm "$BOCKER_ROOT/$ps/log"
+  is "$(census)" "$before"
+  # A plain directory with an id's name is none of ours.
+  mkdir "$BOCKER_ROOT/ps_42003"
+  fails 1 "No container named 'ps_42003'" bocker-store rm ps_42003
+  rmdir "$BOCKER_ROOT/ps_42003"
+}
+
+test_running_containers_are_left_alone() {
+  store
+  img=$(image) ps=$(bocker-store snapshot "$img") other=$(bocker-store snapshot "$img")
+  echo "exited 0" > "$BOCKER_ROOT/$ps/status"
+  runs "$ps"
+  is "$(bocker-store path --running "$ps")" "$BOCKER_ROOT/$ps"
+  is "$(bocker-store ps --json | jq -r 'select(.running).id')" "$ps"
+  fails 1 "^bocker-store: Container '$ps' is running \(.*stops it\)\$" bocker-store rm "$ps"
+  fails 1 "^bocker-store: Container '$ps' is running \(.*made from $img.*\)\$" bocker-store commit "$other" "$img"
+  fails 1 "^bocker-store: Container '$ps' is running" bocker-store commit "$ps" "$img"
+  fails 1 "^bocker-store: Container '$ps' is running" bocker-store init --undo
+  bocker-store rm "$other"
+  stops
+  # What the file says is not what counts.
+  like "$(cat "$BOCKER_ROOT/$ps/status")" running
+  fails 1 'exists but is not running$' bocker-store path --running "$ps"
+  bocker-store commit "$ps" "$img"
+  bocker-store rm "$ps"
+}
+
+test_ids_are_unique_and_end() {
+  store
+  img=$(image)
+  for _ in $(seq 20); do bocker-store snapshot --ids 42010-42027 "$img" >> ids 2>> errors & done
+  wait
+  is "$(sort ids | uniq -d)" "" "ids that were given twice"
+  is "$(wc -l < ids)" 18 "containers"
+  is "$(wc -l < errors)" 2 "refusals"
+  line='^bocker-store: all 18 container ids from 42010 to 42027 are taken \(bocker rm .*BOCKER_SUBNET\)$'
+  like "$(head -1 errors)" "$line"
+  fails 1 "$line" bocker-store snapshot --ids 42010-42027 "$img"
+  is "$(find "$BOCKER_ROOT" -maxdepth 1 -name '.new_*')" ""
+  # A claim of the dead is not a container.
+  bocker-store rm ps_42020
+  btrfs subvolume create "$BOCKER_ROOT/.new_ps_42020" >/dev/null
+  is "$(bocker-store snapshot --ids 42010-42027 "$img")" ps_42020
+  like "$(bocker-store snapshot --ids 50000-50001 "$img")" '^ps_5000[01]$'
+  for range in 42254-42002 1-2 x 42002 42002-999999; do fails 2 'range within' bocker-store snapshot --ids "$range" "$img"; done
+}
+
+test_253_containers_and_images_beyond() {
+  store
+  img=$(image)
+  for _ in $(seq 253); do bocker-store snapshot "$img"; done > ids
+  is "$(sort -u ids | wc -l)" 253
+  fails 1 'all 253 container ids from 42002 to 42254 are taken' bocker-store snapshot "$img"
+  # Images are not bound to addresses.
+  mkdir empty
+  for n in $(seq 42002 42254); do [ -e "$BOCKER_ROOT/img_$n" ] || btrfs subvolume create "$BOCKER_ROOT/img_$n" >/dev/null; done
+  is "$(bocker-store import empty)" img_42255
+}
+
+test_gc_knows_the_dead_from_the_living() {
+  store
+  img=$(image)
+  for name in .new_ps_42100 .new_img_42100; do btrfs subvolume snapshot "$BOCKER_ROOT/$img" "$BOCKER_ROOT/$name" >/dev/null; done
+  mkdir -m 700 "$BOCKER_ROOT/layers"
+  btrfs subvolume create "$BOCKER_ROOT/layers/.new_layer_x" >/dev/null
+  btrfs subvolume create "$BOCKER_ROOT/layers/sha256:$(printf '0%.0s' $(seq 64))" >/dev/null
+  rm -f running stop
+  flock -x "$BOCKER_ROOT/.new_img_42100" sh -c 'touch running; until [ -e stop ]; do sleep 0.02; done' &
+  eventually 5 test -e running
+  like "$(bocker-store gc --dry-run)" 'btrfs subvolume delete .*/.new_ps_42100 '
+  is "$(bocker-store gc)" ".new_ps_42100
+layers/.new_layer_x
+layers/sha256:$(printf '0%.0s' $(seq 64))"
+  touch stop; wait
+  is "$(bocker-store gc)" .new_img_42100
+  is "$(bocker-store gc)" ""
+  is "$(names)" "$img
+layers"
+}
+
+test_subvolumes_inside() {
+  store
+  img=$(image) ps=$(bocker-store snapshot "$img")
+  at=$BOCKER_ROOT/$ps/rootfs
+  btrfs subvolume create "$at/one" >/dev/null
+  mkdir "$at/one/x" && btrfs subvolume create "$at/one/x/two" >/dev/null
+  btrfs subvolume snapshot -r "$at/one/x/two" "$at/one/x/three" >/dev/null
+  btrfs subvolume create "$at/$(printf 'bad\nname\377')" >/dev/null
+  echo precious > "$at/one/x/two/file"
+  fails 1 "^bocker-store: Container '$ps' holds 4 btrfs subvolumes of its own \(" bocker-store commit "$ps" "$img"
+  is "$(cat "$BOCKER_ROOT/$img/rootfs/bin/hello")" hello
+  bocker-store rm "$ps"
+  is "$(names)" "$img"
+  is "$(btrfs subvolume list "$BOCKER_ROOT" | wc -l)" 1
+  # A dry run names them by number.
+  ps=$(bocker-store snapshot "$img")
+  btrfs subvolume create "$BOCKER_ROOT/$ps/rootfs/one" >/dev/null
+  bocker-store rm --dry-run "$ps" > script
+  [ -e "$BOCKER_ROOT/$ps" ] || fail "a dry run acted"
+  sh -e script
+  is "$(names)" "$img"
+}
+
+test_listings_show_no_control_characters() {
+  store
+  img=$(image)
+  ps=$(bocker-store snapshot "$img" -- sh -c "$(printf 'a\nb\033]0;x\007\233')")
+  is "$(bocker-store ps | tail -1 | tr -d '\200-\377')" "$ps		sh -c a\\nb\\u{1b}]0;x\\u{7}"
+  printf 'raw\033[2J\nb\tc\r\n' > "$BOCKER_ROOT/$ps/log"
+  # In a pipe byte for byte; on a terminal spelled out.
+  bocker-store cat "$ps" log | cmp - "$BOCKER_ROOT/$ps/log"
+  is "$(script -qec "bocker-store cat $ps log" /dev/null | tr -d '\r' | cat -v)" 'raw\u{1b}[2J
+b	c\r'
+  # A reader that has enough is no failure to speak of.
+  head -c 3000000 /dev/zero > "$BOCKER_ROOT/$ps/log"
+  (set +o pipefail; bocker-store cat "$ps" log 2>err | head -c 1 >/dev/null)
+  is "$(cat err)" ""
+}
+
+test_unpack_what_is_unusual_but_right() {
+  store
+  python3 "$repo/tests/mklayer.py" good good
+  for file in good/*.tar; do
+    img=$(bocker-store unpack --source x < "$file" 2>err) || fail "$file: $(cat err)"
+    is "$(cat err)" "" "stderr for $file"
+    # The same once more: the layers are there.
+    is "$(bocker-store rm "$(bocker-store unpack --source x < "$file")")" ""
+    case $file in
+      */backwards.tar) is "$(cat "$BOCKER_ROOT/$img/rootfs/d/f")" three ;;
+      */same-layer-twice.tar) is "$(cat "$BOCKER_ROOT/$img/rootfs/same")" same; is "$(wc -l < "$BOCKER_ROOT/$img/layers")" 3 ;;
+      */var-run.tar) is "$(readlink "$BOCKER_ROOT/$img/rootfs/var/run") $(cat "$BOCKER_ROOT/$img/rootfs/run/x")" "/run x" ;;
+      */dangling-parent.tar) [ -f "$BOCKER_ROOT/$img/rootfs/made/later/x" ] || fail "$file" ;;
+      */absolute-hardlink.tar | */hardlink-through*) is "$(stat -c %h "$BOCKER_ROOT/$img/rootfs/h")" 2 ;;
+      */127-layers.tar) is "$(find "$BOCKER_ROOT/$img/rootfs" -type f | wc -l)" 127 ;;
+    esac
+    bocker-store rm "$img"
+    is "$(names) $(layers)" "layers 0" "left by $file"
+  done
+}
+
+test_unpack_refuses_broken_streams() {
+  store
+  python3 "$repo/tests/mklayer.py" broken broken
+  for file in broken/*.tar; do
+    status=0
+    bocker-store unpack < "$file" >out 2>err || status=$?
+    is "$status $(cat out)" "1 " "status and stdout for $file"
+    # Who failed before us has said so.
+    want=1
+    case $file in */failed*) want=0 ;; esac
+    is "$(wc -l < err)" "$want" "lines for $file: $(cat err)"
+    [ "$(wc -c < err)" -lt 500 ] || fail "a long line for $file"
+    unlike "$(cat err)" 'panicked' "$file"
+    is "$(names) $(layers)" "layers 0" "left by $file"
+    is "$(bocker-store gc)" "" "gc after $file"
+  done
+  # Cut anywhere it is incomplete, and nothing is left.
+  python3 "$repo/tests/mklayer.py" good good
+  size=$(stat -c %s good/backwards.tar)
+  for cut in $(seq 0 700 $((size - 1100))); do
+    ! head -c "$cut" good/backwards.tar | bocker-store unpack >out 2>err || fail "cut at $cut"
+    is "$(wc -l < err) $(wc -c < out) $(names) $(layers)" "1 0 layers 0" "after a cut at $cut: $(cat err)"
+  done
+  fails 1 'it is empty' bocker-store unpack
+}
+
+test_unpack_keeps_hostile_layers_inside() {
+  store
+  mkdir -p sentinel/d && echo outside > sentinel/file && chmod 640 sentinel/file && mkfifo sentinel/pipe
+  before=$(listing sentinel)
+  python3 "$repo/tests/mklayer.py" attacks attacks "$HOST_DIR/sentinel"
+  # These do nothing wrong inside a root of their own, and must work there; all others are refused.
+  inside=" link-absolute link-relative link-parent-chain link-over-layers link-as-leaf link-as-leaf-same-layer
+    link-then-directory link-then-hardlink link-chmod link-proc-self absolute-name whiteout-through-link opaque-through-link
+    whiteout-of-link replace-link-to-dir device foreign-attributes pax-newline-value old-directory everything-twice "
+  inside=$(tr -s '[:space:]' ' ' <<<"$inside")
+  count=0
+  for file in attacks/*.tar; do
+    name=$(basename "$file" .tar)
+    status=0
+    /usr/bin/time -f %M -o memory timeout 60 bocker-store unpack --source x < "$file" >out 2>err || status=$?
+    [ "$(tail -1 memory)" -lt 65536 ] || fail "$name took $(tail -1 memory) KiB"
+    is "$(listing sentinel)" "$before" "the tree outside after $name"
+    case $inside in
+      *" $name "*)
+        is "$status" 0 "status for $name ($(cat err))"
+        root=$BOCKER_ROOT/$(cat out)/rootfs
+        case $name in
+          link-absolute | link-relative | link-over-layers) [ -f "$root$HOST_DIR/sentinel/escape" ] || fail "$name went nowhere" ;;
+          absolute-name) is "$(cat "$root$HOST_DIR/sentinel/file")" inside ;;
+          link-as-leaf*) is "$(cat "$root/f") $(stat -c %F "$root/f")" "inside regular file" ;;
+          link-then-directory) is "$(stat -c '%F %a %u' "$root/l")" "directory 777 7" ;;
+          whiteout-of-link) [ ! -L "$root/l" ] || fail "$name" ;;
+          # A device is a name: the mount is nodev.
+          device) is "$(stat -c %F "$root/dev")" "block special file"; ! head -c 1 "$root/dev" 2>/dev/null || fail "the device works" ;;
+          foreign-attributes) is "$(getfattr -dm- "$root/f" 2>/dev/null | grep -v selinux)" ""; like "$(cat err)" 'left out: security.selinux, trusted.overlay.redirect$' ;;
+        esac
+        bocker-store rm "$(cat out)"
+        ;;
+      *)
+        is "$status $(cat out) $(wc -l < err)" "1  1" "status, stdout and lines for $name ($(cat err))"
+        ;;
+    esac
+    count=$((count + 1))
+    is "$(names) $(layers)" "layers 0" "left by $name"
+  done
+  [ "$count" -gt 60 ] || fail "only $count attacks"
+}
+
+test_unpack_stops_bombs() {
+  store
+  # 300 MB of zeros at a time in a pool of 512 MB; 400,000 entries; declared sizes come before data.
+  python3 - "$repo/tests" <<'PY'
+import gzip, sys
+sys.path.insert(0, sys.argv[1])
+import mklayer
+zeros = b"".join(mklayer.header(b"f%d" % i, size=300 << 20) + bytes(300 << 20) for i in range(2))
+mklayer.write("zeros.tar", mklayer.one(zeros + bytes(1024)))
+many = b"".join(mklayer.header(b"f%d" % i) for i in range(400000))
+mklayer.write("many.tar", mklayer.one(many + bytes(1024)))
+PY
+  for bomb in zeros many; do
+    started=$SECONDS
+    status=0
+    bocker-store unpack < "$bomb.tar" >out 2>err || status=$?
+    is "$status $(wc -l < err)" "1 1" "$bomb: $(cat err)"
+    like "$(cat err)" 'no room'
+    [ $((SECONDS - started)) -lt 60 ] || fail "$bomb took $((SECONDS - started)) s"
+    is "$(names) $(layers)" "layers 0" "left by $bomb"
+  done
+  # Positive control.
+  bocker-store rm "$(image)"
+}
+
+test_layers_are_shared_and_go_with_their_last_image() {
+  store
+  printf 'dir d\nfile d/f base\n' > base
+  printf 'file g one\n' > one
+  printf 'file h two\n' > two
+  python3 "$repo/tests/mklayer.py" layout a.tar base one
+  python3 "$repo/tests/mklayer.py" layout b.tar base two
+  a=$(bocker-store unpack --source a < a.tar) b=$(bocker-store unpack --source b < b.tar)
+  is "$(layers)" 3
+  is "$(head -1 "$BOCKER_ROOT/$a/layers")" "$(head -1 "$BOCKER_ROOT/$b/layers")"
+  while read -r layer; do
+    is "$(btrfs property get -ts "$BOCKER_ROOT/layers/$layer" ro)" ro=true
+  done < "$BOCKER_ROOT/$a/layers"
+  # The configuration as it was.
+  is "$(sha256sum < "$BOCKER_ROOT/$a/config" | cut -d' ' -f1)" \
+    "$(tar xOf a.tar "$(tar tf a.tar | sed -n 3p)" | sha256sum | cut -d' ' -f1)"
+  ps=$(bocker-store snapshot "$a")
+  is "$(bocker-store ps | tail -1)" "$ps		/bin/sh"
+  bocker-store rm "$a"
+  is "$(layers)" 2
+  is "$(cat "$BOCKER_ROOT/$ps/rootfs/d/f" "$BOCKER_ROOT/$b/rootfs/d/f")" "basebase"
+  bocker-store rm "$b"
+  is "$(layers)" 0
+  # While somebody unpacks, layers stay: they may be the ones that are needed.
+  mkfifo slow
+  bocker-store unpack --source slow < slow > slow.out &
+  exec 9> slow
+  head -c 6000 a.tar >&9
+  eventually 5 test "$(layers)" -ge 0
+  sleep 0.3
+  is "$(bocker-store gc)" ""
+  tail -c +6001 a.tar >&9
+  exec 9>&-
+  wait
+  is "$(cat "$BOCKER_ROOT/$(cat slow.out)/rootfs/g")" one
+}
+
+test_interrupted_unpack_and_import_leave_nothing() {
+  store
+  printf 'dir d\nfile d/f base\n' > base
+  python3 "$repo/tests/mklayer.py" layout a.tar base
+  mkfifo slow
+  for signal in INT:130 TERM:143 HUP:129; do
+    bash -c 'trap - INT; exec bocker-store unpack --source slow < slow 2>err >out' &
+    pid=$!
+    exec 9> slow
+    head -c 5500 a.tar >&9
+    eventually 5 blocks_signals "$pid"
+    sleep 0.2
+    kill -"${signal%:*}" "$pid"
+    status=0
+    wait "$pid" || status=$?
+    exec 9>&-
+    is "$status $(wc -l < err) $(wc -c < out)" "${signal#*:} 1 0" "after ${signal%:*}: $(cat err)"
+    like "$(cat err)" "interrupted by SIG${signal%:*}"
+    is "$(names) $(layers)" "layers 0"
+  done
+  # Killed outright: gc finds it, and nothing is listed.
+  bocker-store unpack < slow &
+  pid=$!
+  exec 9> slow
+  head -c 5500 a.tar >&9
+  sleep 0.3
+  kill -KILL "$pid"
+  wait "$pid" || true
+  exec 9>&-
+  is "$(bocker-store images | wc -l)" 1
+  bocker-store gc >/dev/null
+  is "$(names) $(layers)" "layers 0"
+  mkdir big && head -c 100000000 /dev/urandom > big/file
+  bash -c 'trap - INT; exec bocker-store import big 2>err >out' &
+  pid=$!
+  eventually 5 is_building
+  kill -INT "$pid"
+  status=0
+  wait "$pid" || status=$?
+  # It may have been faster than the signal.
+  case $status in 0) ;; 130) is "$(wc -l < err)" 1 ;; *) fail "status $status" ;; esac
+  is "$(find "$BOCKER_ROOT" -maxdepth 1 -name '.new_*')" ""
+}
+
+test_killed_at_any_step_nothing_half_made_is_listed() {
+  store
+  img=$(image)
+  # The process dies at its Nth system call of a kind; the call does not happen.
+  for call in ioctl openat write renameat2 mkdirat unlinkat flock; do
+    for n in 1 2 3 4 5 6 8; do
+      strace -f -qq -o /dev/null -e "inject=$call:signal=SIGKILL:when=$n" bocker-store snapshot "$img" -- x >/dev/null 2>&1 || true
+      strace -f -qq -o /dev/null -e "inject=$call:signal=SIGKILL:when=$n" bocker-store import tree >/dev/null 2>&1 || true
+    done
+  done
+  for id in $(bocker-store ps --json | jq -r .id); do
+    is "$(bocker-store cat "$id" cmd)$(cat "$BOCKER_ROOT/$id/rootfs/bin/hello")" "xhello" "$id"
+    for n in 1 2 3 4; do
+      strace -f -qq -o /dev/null -e "inject=ioctl:signal=SIGKILL:when=$n" bocker-store commit "$id" "$img" >/dev/null 2>&1 || true
+      is "$(cat "$BOCKER_ROOT/$img/rootfs/bin/hello")" hello "the image after a kill of commit"
+    done
+  done
+  for id in $(bocker-store images --json | jq -r .id); do is "$(cat "$BOCKER_ROOT/$id/rootfs/bin/hello")" hello "$id"; done
+  bocker-store gc >/dev/null
+  is "$(names | grep -v '^img_\|^ps_\|^layers' || true)" ""
+  is "$(bocker-store gc)" ""
+}
+
+test_full_disk() {
+  bocker-store init --size 200M
+  img=$(image) ps=$(bocker-store snapshot "$img")
+  mkdir big && head -c 300000000 /dev/urandom > big/file
+  fails 1 'No space left on device' bocker-store import big
+  is "$(names)" "$img
+$ps"
+  # Full to the brim, deleting works.
+  head -c 300000000 /dev/zero > "$BOCKER_ROOT/$ps/rootfs/fill" 2>/dev/null || true
+  sync -f "$BOCKER_ROOT" || true
+  bocker-store rm "$ps"
+  bocker-store rm "$img"
+  is "$(names)" ""
+}
+
+test_what_is_printed_does_the_same() {
+  # init
+  bocker-store init --size 300M --dry-run > script
+  [ ! -e "$BOCKER_ROOT" ] || fail "a dry run acted"
+  sh -e script
+  is "$(stat -c '%a' "$BOCKER_ROOT" "$BOCKER_ROOT.btrfs" | xargs) $(stat -c %s "$BOCKER_ROOT.btrfs")" "700 600 314572800"
+  like "$(findmnt -no FSTYPE,OPTIONS "$BOCKER_ROOT")" '^btrfs .*nodev'
+  # import, snapshot, commit, rm: each once by the tool and once by the shell, compared.
+  everything tree
+  mkdir -p 'tree/a b' && everything "tree/a b/it's"
+  same() {
+    is "$(ls -A "$BOCKER_ROOT/$1")" "$(ls -A "$BOCKER_ROOT/$2")" "files of $1 and $2"
+    for file in source config image cmd; do
+      [ ! -e "$BOCKER_ROOT/$1/$file" ] || cmp "$BOCKER_ROOT/$1/$file" "$BOCKER_ROOT/$2/$file"
+    done
+    is "$(listing "$BOCKER_ROOT/$1/rootfs")" "$(listing "$BOCKER_ROOT/$2/rootfs")" "rootfs of $1 and $2"
+    is "$(stat -c %a "$BOCKER_ROOT/$1"/*)" "$(stat -c %a "$BOCKER_ROOT/$2"/*)"
+  }
+  img=$(bocker-store import "tree/a b/it's")
+  bocker-store import --dry-run "tree/a b/it's" > script
+  two=$(sh -e script)
+  like "$two" '^img_'
+  same "$img" "$two"
+  ps=$(bocker-store snapshot "$img" -- sh -c 'echo "$HOME" * $(id)' '')
+  bocker-store snapshot --dry-run "$img" -- sh -c 'echo "$HOME" * $(id)' '' > script
+  other=$(sh -e script)
+  like "$other" '^ps_'
+  same "$ps" "$other"
+  for id in "$ps" "$other"; do echo changed > "$BOCKER_ROOT/$id/rootfs/changed"; touch -d @1 "$BOCKER_ROOT/$id/rootfs/changed" "$BOCKER_ROOT/$id/rootfs"; done
+  bocker-store commit "$ps" "$img"
+  bocker-store commit --dry-run "$other" "$two" > script
+  sh -e script
+  same "$img" "$two"
+  [ -e "$BOCKER_ROOT/$two/rootfs/changed" ] || fail "the shell's commit did nothing"
+  for id in "$ps" "$other" "$img" "$two"; do bocker-store rm --dry-run "$id" > script; sh -e script; done
+  is "$(names)" ""
+  # unpack, without opaque directories.
+  printf 'dir d\nfile d/f base mode=4755\nfile d/gone x\n' > base
+  printf 'file d/.wh.gone\nfile d/g two x:user.a=00ff\n' > top
+  python3 "$repo/tests/mklayer.py" layout a.tar base top
+  img=$(bocker-store unpack --source 'a b' < a.tar)
+  bocker-store unpack --source 'a b' --dry-run > script
+  two=$(sh -e script < a.tar)
+  is "$(listing "$BOCKER_ROOT/$two/rootfs" | grep -v '^\.	\|^\./d	')" "$(listing "$BOCKER_ROOT/$img/rootfs" | grep -v '^\.	\|^\./d	')"
+  cmp "$BOCKER_ROOT/$img/config" "$BOCKER_ROOT/$two/config"
+  cmp "$BOCKER_ROOT/$img/source" "$BOCKER_ROOT/$two/source"
+  # --explain says and does.
+  ps=$(bocker-store snapshot --explain "$img" -- x 2>said)
+  [ -d "$BOCKER_ROOT/$ps/rootfs" ] || fail "explained, not done"
+  like "$(cat said)" "^btrfs subvolume snapshot .*/$img "
+  bocker-store rm "$ps"
+  bocker-store init --undo --dry-run > script
+  sh -e script
+  is "$(echo "$BOCKER_ROOT"*)" "$BOCKER_ROOT*" "what undo by the shell left"
+}
+
+test_setup_makes_the_store_first() {
+  mkdir tree
+  img=$(bocker-store import --setup tree 2>err)
+  is "$(wc -l < err)" 1
+  like "$(cat err)" "^bocker-store: made the store $BOCKER_ROOT"
+  is "$(bocker-store import --setup tree 2>&1 | wc -l)" 1 "lines when there is one"
+  like "$img" '^img_'
+  bocker-store init --undo
+  # Many at once make one.
+  for n in $(seq 8); do bocker-store import --setup tree >"out.$n" 2>"err.$n" & done
+  wait
+  is "$(cat out.* | sort -u | wc -l)" 8
+  is "$(losetup -a | grep -cF "$HOST_DIR/")" 1 "loop devices"
+  is "$(bocker-store images | wc -l)" 9
+}
+
+# Several layers with what is hard about layers; umoci is the judge.
+test_the_same_tree_as_umoci() {
+  store
+  kinds='dir file symlink hard fifo char'
+  {
+    echo 'dir ./ mode=755 mtime=1000000000.5'
+    echo 'dir etc mtime=1000000001.000000001'
+    echo 'file etc/passwd root mode=600 uid=1000 gid=2147483646 mtime=1000000002.123456789'
+    echo 'file setuid x mode=6755 uid=5'
+    echo 'file capable x mode=755 x:security.capability=0100000200200000000000000000000000000000'
+    echo 'file attributes x x:user.one=000a3d00ff x:user.two=31'
+    echo 'dir attributed mode=3777 x:user.dir=31 mtime=1000000003'
+    echo 'symlink link etc/passwd uid=7 gid=8 mtime=1000000004.7'
+    echo 'hard hard etc/passwd'
+    echo 'fifo pipe mode=644 mtime=1000000005.1'
+    echo 'char null mode=666 major=1 minor=3'
+    echo 'block disk mode=660 major=7 minor=0 gid=6'
+    echo 'dir run mtime=1000000006' 'file x'
+    echo 'dir var mtime=1000000006'
+    echo 'symlink var/run ../run'
+    printf '%s\n' 'file \xff\xfe x'
+    echo "file $(printf 'n%.0s' $(seq 255)) x"
+    echo "file $(printf 'long%.0s/' $(seq 60))end x"
+    for dir in opaque opaque-late whiteout; do
+      echo "dir $dir mtime=1000000007"
+      echo "file $dir/one x"
+      echo "dir $dir/sub mtime=1000000008"
+      echo "file $dir/sub/two x"
+    done
+    # Everything that replaces everything.
+    echo 'dir swap mtime=1000000009'
+    echo 'file swap/target x'
+    for from in $kinds; do
+      for to in $kinds; do
+        case $from in
+          symlink) echo "symlink swap/$from-$to target" ;;
+          hard) echo "hard swap/$from-$to swap/target" ;;
+          dir) echo "dir swap/$from-$to mode=700 mtime=1000000010" "x:user.old=31"; echo "file swap/$from-$to/inner x" ;;
+          char) echo "char swap/$from-$to major=1 minor=5" ;;
+          *) echo "$from swap/$from-$to" ;;
+        esac
+      done
+    done
+  } > one
+  {
+    # Over a link that is a directory, and a hard link to a lower layer's file.
+    echo 'file var/run/pid 1'
+    echo 'hard hard-later etc/passwd'
+    echo 'hard hard-absolute /setuid'
+    echo 'file opaque/.wh..wh..opq'
+    echo 'file opaque/new y'
+    echo 'dir opaque/sub mode=700 mtime=1000000011'
+    echo 'file opaque/sub/new y'
+    echo 'dir opaque-late mtime=1000000011'
+    echo 'dir opaque-late/sub mtime=1000000011'
+    echo 'file opaque-late/sub/new y'
+    echo 'file opaque-late/.wh..wh..opq'
+    echo 'file whiteout/.wh.one'
+    echo 'file whiteout/.wh.sub'
+    echo 'file .wh.pipe'
+    echo 'dir attributed mode=755 mtime=1000000012'
+    echo 'file etc/shadow y mode=0'
+    for from in $kinds; do
+      for to in $kinds; do
+        case $to in
+          symlink) echo "symlink swap/$from-$to elsewhere mtime=1000000013" ;;
+          hard) echo "hard swap/$from-$to etc/passwd" ;;
+          dir) echo "dir swap/$from-$to mode=711 mtime=1000000014.3" ;;
+          char) echo "char swap/$from-$to major=1 minor=7" ;;
+          *) echo "$to swap/$from-$to mode=640 uid=9" ;;
+        esac
+      done
+    done
+  } > two
+  {
+    echo 'file .wh.link'
+    echo 'file whiteout/one again'
+    echo 'dir etc mode=750 mtime=1000000015'
+    echo 'hard etc/again etc/passwd'
+  } > three
+  sed -i 's/ file x$//' one
+  python3 "$repo/tests/mklayer.py" layout image.tar one two three
+  img=$(bocker-store unpack --source x < image.tar 2>err)
+  is "$(cat err)" ""
+  skopeo copy -q --insecure-policy oci-archive:image.tar oci:layout:image
+  umoci raw unpack --image layout:image judge
+  # Without the directories that no layer describes: their time is the time of unpacking. Where a whiteout removes
+  # something after a directory's entry, the time is what the entry says here; umoci leaves the time of the removal.
+  described() { listing "$1" | grep -v '^\./long[^	]*	dir	' | sed -E '/^(\.|\.\/opaque-late\/sub)\t/s/[0-9]{19}/TIME/'; }
+  described judge > judge.list
+  described "$BOCKER_ROOT/$img/rootfs" > ours.list
+  [ "$(wc -l < judge.list)" -gt 65 ] || fail "the judge has too little"
+  diff judge.list ours.list || fail "not what umoci unpacks"
+  is "$(cd "$BOCKER_ROOT/$img/rootfs" && stat -c %.9Y . opaque-late/sub | xargs)" "1000000000.500000000 1000000011.000000000"
+  # skopeo's own order of entries, too.
+  skopeo copy -q --insecure-policy oci:layout:image oci-archive:other.tar
+  again=$(bocker-store unpack < other.tar)
+  is "$(listing "$BOCKER_ROOT/$again/rootfs")" "$(listing "$BOCKER_ROOT/$img/rootfs")"
+  python3 "$repo/tests/mklayer.py" pack packed.tar layout
+  again=$(bocker-store unpack < packed.tar)
+  is "$(listing "$BOCKER_ROOT/$again/rootfs")" "$(listing "$BOCKER_ROOT/$img/rootfs")"
+  # What GNU tar makes of a whole tree: sparse, long names, attributes.
+  everything tree
+  rm tree/socket
+  for format in gnu pax; do
+    tar -C tree --format=$format --sparse --xattrs --xattrs-include='*' --acls -cf layer.tar .
+    python3 - "$repo/tests" <<'PY'
+import sys
+sys.path.insert(0, sys.argv[1])
+import mklayer
+mklayer.write("image.tar", mklayer.one(open("layer.tar", "rb").read()))
+PY
+    img=$(bocker-store unpack --source x < image.tar 2>err)
+    # The gnu format has neither attributes nor fractions.
+    if [ "$format" = pax ]; then
+      is "$(listing "$BOCKER_ROOT/$img/rootfs" | grep -v '^\./\.dot')" "$(listing tree | grep -v '^\./\.dot')" "a tree through GNU tar"
+    else
+      plain() { listing "$1" | cut -f1-4,6,7; }
+      is "$(plain "$BOCKER_ROOT/$img/rootfs")" "$(plain tree)" "a tree through GNU tar, old format"
+    fi
+    [ "$(du -k "$BOCKER_ROOT/$img/rootfs/sparse" | cut -f1)" -lt 200 ] || fail "the hole was filled"
+  done
+}
