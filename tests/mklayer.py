@@ -340,6 +340,7 @@ def broken():
         "empty": b"",
         "not-tar": b"<html>" * 1000,
         "failed": cut(image.stream(), 3, Layer().add("failed").tar()),
+        "failed-in-layer": cut(image.stream(), 4, zeroed(image.blobs[1]) + Layer().add("failed").tar()),
         "failed-first": Layer().add("failed").tar(),
         "no-index": image.stream(without=["index.json"]).tar(),
         "no-layout": image.stream(without=["oci-layout"]).tar(),
@@ -369,6 +370,11 @@ def broken():
         "manifest-huge": Image([]).stream(manifest=b'{"layers":[],"config":{},"x":"' + b"x" * (5 << 20) + b'"}').tar(),
         "json-deep": Image([]).stream(manifest=b'{"layers":[],"config":{},"x":' + b"[" * 100000).tar(),
     }
+
+
+def zeroed(data):
+    """The entry of a blob whose second half never came: bocker-pull fills it up and says so in the next entry."""
+    return Layer().file(blob_name(data), data[:len(data) // 2] + bytes(len(data) - len(data) // 2)).data
 
 
 def flip(data):

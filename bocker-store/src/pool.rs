@@ -347,6 +347,9 @@ fn format(mkfs: &Path, path: &Path) -> Result<()> {
 }
 
 /// Puts the file on a loop device and mounts that.
+///
+/// Not nosuid: a container's mount of its rootfs begins as a copy of this one, flags included, and setuid programs must
+/// work in it. On the host the directory's mode keeps everybody else away from them.
 fn mount(path: &Path, dir: &Path) -> Result<()> {
     let file = File::options().read(true).write(true).open(path).map_err(fail("open", path))?;
     // The device stays open until it is mounted: autoclear would take it away between.

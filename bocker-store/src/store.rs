@@ -631,15 +631,22 @@ impl Store {
             count += 1;
             told(&name)?;
         }
-        count += self.prune(explain, told)?;
+        count += self.prune(None, explain, told)?;
         Ok(count)
     }
 
     /// Deletes layers that no image lists, unless somebody is unpacking just now. Returns how many.
     ///
+    /// `replaced` is an image that is about to go, and what comes in its place: a dry run sees it still there.
+    ///
     /// # Errors
     /// A deletion failed.
-    pub fn prune(&self, explain: Explain, mut told: impl FnMut(&str) -> Result<()>) -> Result<usize> {
+    pub fn prune(
+        &self,
+        replaced: Option<(Id, Option<Id>)>,
+        explain: Explain,
+        mut told: impl FnMut(&str) -> Result<()>,
+    ) -> Result<usize> {
         let Some(layers) = self.layers()? else { return Ok(0) };
         // Who unpacks holds it shared: layers made and not yet listed are in use, too.
         if rustix::fs::flock(&layers.dir, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -647,7 +654,13 @@ impl Store {
         }
         let mut used = std::collections::HashSet::new();
         for image in self.list(Kind::Image)? {
-            used.extend(self.text(image, "layers").split(|b| *b == b'\n').map(<[u8]>::to_vec));
+            let lists = match replaced {
+                Some((gone, instead)) if gone == image => instead,
+                _ => Some(image),
+            };
+            if let Some(id) = lists {
+                used.extend(self.text(id, "layers").split(|b| *b == b'\n').map(<[u8]>::to_vec));
+            }
         }
         let mut unused = names(&layers.dir).map_err(to_nix).map_err(self.fail("list", LAYERS))?;
         unused.retain(|name| name.starts_with(b"sha256:") && !used.contains(name));

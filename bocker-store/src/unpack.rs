@@ -130,7 +130,7 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
     let done = unpacker.run(stdin, source, &interrupt);
     if done.is_err() {
         // Layers that were complete before the failure; nobody lists them.
-        let _ = store.prune(Explain::default(), |_| Ok(()));
+        let _ = store.prune(None, Explain::default(), |_| Ok(()));
     }
     done.map_err(|error| interrupt.or(error))
 }

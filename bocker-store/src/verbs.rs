@@ -129,28 +129,31 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     perform(&rest.map(|step| store.act(step)), explain, |act| store.apply(act.step()))?;
     if let Some(building) = building {
         building.keep();
-        store.prune(explain, |_| Ok(()))?;
     }
-    Ok(())
+    store.prune(Some((image, Some(if explain.dry_run { container } else { image }))), explain, |_| Ok(())).map(drop)
 }
 
 /// `rm`: an image, or a container that does not run.
 pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, explain: Explain) -> Result<()> {
     let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+    // Held while it is deleted: it cannot start meanwhile.
+    let lock = store.stopped(id)?;
+    let status = store.text(id, "status");
     // bocker-exec writes it when the payload has been executed, not before.
-    if unstarted && !store.text(id, "status").is_empty() {
+    if unstarted && (lock.is_none() || !status.is_empty()) {
         return Ok(());
     }
-    // Held while it is deleted: it cannot start meanwhile.
-    let Some(_stopped) = store.stopped(id)? else {
-        return Err(running(id, format!("kill $(sed 's/running //' {}/{id}/status) stops it", store.path.display())));
-    };
+    if lock.is_none() {
+        let pid: String = String::from_utf8_lossy(&status).chars().filter(char::is_ascii_digit).take(10).collect();
+        let way_out = if pid.is_empty() { "it is starting".to_owned() } else { format!("kill -KILL {pid} ends it") };
+        return Err(running(id, way_out));
+    }
     let _whole = Uninterrupted::begin();
     let step =
         if explain.explain || explain.dry_run { store.deletion(name)? } else { Step::Delete(name.to_owned(), vec![]) };
     perform(&[store.act(step)], explain, |act| store.apply(act.step()))?;
-    if id.kind() == Kind::Image && !explain.dry_run {
-        store.prune(explain, |_| Ok(()))?;
+    if id.kind() == Kind::Image {
+        store.prune(Some((id, None)), explain, |_| Ok(()))?;
     }
     Ok(())
 }

@@ -275,7 +275,7 @@ test_running_containers_are_left_alone() {
   runs "$ps"
   is "$(bocker-store path --running "$ps")" "$BOCKER_ROOT/$ps"
   is "$(bocker-store ps --json | jq -r 'select(.running).id')" "$ps"
-  fails 1 "^bocker-store: Container '$ps' is running \(.*stops it\)\$" bocker-store rm "$ps"
+  fails 1 "^bocker-store: Container '$ps' is running \(kill -KILL [0-9]+ ends it\)\$" bocker-store rm "$ps"
   fails 1 "^bocker-store: Container '$ps' is running \(.*made from $img.*\)\$" bocker-store commit "$other" "$img"
   fails 1 "^bocker-store: Container '$ps' is running" bocker-store commit "$ps" "$img"
   fails 1 "^bocker-store: Container '$ps' is running" bocker-store init --undo
@@ -286,6 +286,26 @@ test_running_containers_are_left_alone() {
   fails 1 'exists but is not running$' bocker-store path --running "$ps"
   bocker-store commit "$ps" "$img"
   bocker-store rm "$ps"
+}
+
+test_rm_of_what_never_started() {
+  store
+  img=$(image) ps=$(bocker-store snapshot "$img")
+  # Something ran, or runs, or is about to: nothing happens.
+  echo "exited 3" > "$BOCKER_ROOT/$ps/status"
+  bocker-store rm --unstarted "$ps"
+  runs "$ps"
+  bocker-store rm --unstarted "$ps"
+  : > "$BOCKER_ROOT/$ps/status"
+  bocker-store rm --unstarted "$ps"
+  fails 1 "^bocker-store: Container '$ps' is running \(it is starting\)$" bocker-store rm "$ps"
+  stops
+  [ -d "$BOCKER_ROOT/$ps" ] || fail "rm --unstarted removed a container that ran"
+  bocker-store rm --unstarted "$ps"
+  [ ! -e "$BOCKER_ROOT/$ps" ] || fail "rm --unstarted left it"
+  bocker-store rm --unstarted "$(bocker-store snapshot "$img")"
+  fails 1 "No container named '$img' exists" bocker-store rm --unstarted "$img"
+  is "$(names)" "$img"
 }
 
 test_ids_are_unique_and_end() {
@@ -513,6 +533,9 @@ test_layers_are_shared_and_go_with_their_last_image() {
     "$(tar xOf a.tar "$(tar tf a.tar | sed -n 3p)" | sha256sum | cut -d' ' -f1)"
   ps=$(bocker-store snapshot "$a")
   is "$(bocker-store ps | tail -1)" "$ps		/bin/sh"
+  bocker-store rm --dry-run "$a" > script
+  is "$(grep -c '^btrfs subvolume delete ' script)" 2
+  like "$(cat script)" "$(tail -1 "$BOCKER_ROOT/$a/layers") "
   bocker-store rm "$a"
   is "$(layers)" 2
   is "$(cat "$BOCKER_ROOT/$ps/rootfs/d/f" "$BOCKER_ROOT/$b/rootfs/d/f")" "basebase"
@@ -530,6 +553,22 @@ test_layers_are_shared_and_go_with_their_last_image() {
   exec 9>&-
   wait
   is "$(cat "$BOCKER_ROOT/$(cat slow.out)/rootfs/g")" one
+}
+
+test_many_unpack_the_same_at_once() {
+  store
+  for n in 1 2 3 4 5; do { echo "dir d$n"; seq -f "file d$n/%g x" 200; } > "l$n"; done
+  python3 "$repo/tests/mklayer.py" layout a.tar l1 l2 l3 l4 l5
+  for n in 1 2 3 4 5 6; do bocker-store unpack --source "$n" < a.tar >> ids 2>> errors & done
+  for n in 1 2 3 4 5; do bocker-store gc >> gone; done
+  wait
+  is "$(cat errors gone)" ""
+  is "$(sort -u ids | wc -l) $(layers)" "6 5"
+  while read -r id; do is "$(find "$BOCKER_ROOT/$id/rootfs" -type f | wc -l)" 1000; done < ids
+  while read -r id; do bocker-store rm "$id" & done < ids
+  wait
+  bocker-store gc > gone
+  is "$(names) $(layers)" "layers 0"
 }
 
 test_interrupted_unpack_and_import_leave_nothing() {
