@@ -5,10 +5,17 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 # is ACTUAL EXPECTED [WHAT]
-is() { [ "$1" = "$2" ] || fail "${3:-value}: expected
+is() {
+  [ "$1" = "$2" ] && return
+  case $1$2 in
+    *$'\n'*$'\n'*) fail "${3:-value}: expected (-) and got (+)
+$(diff -U 0 <(echo "$2") <(echo "$1") | tail -n +3)" ;;
+    *) fail "${3:-value}: expected
 $2
 got
-$1"; }
+$1" ;;
+  esac
+}
 
 # like TEXT PATTERN [WHAT]: an extended regular expression matches the text
 like() { grep -qE -- "$2" <<<"$1" || fail "${3:-text}: expected a match of /$2/ in
@@ -48,7 +55,7 @@ census() {
   find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %p\n' 2>/dev/null | sort
   find "$BOCKER_ROOT" -mindepth 1 -maxdepth 2 -path '*/rootfs' -prune -o -mindepth 1 -maxdepth 2 -printf 'store %P\n' 2>/dev/null | sort
   nft list ruleset 2>/dev/null | sed 's/^/nft /' || true
-  ps -e -o pid=,args= | awk -v me=$$ '$1 != 1 && $1 != me && !/ps -e -o|census|awk/ { $1 = ""; print "process" $0 }'
+  ps -e -o pid=,args= | awk -v me=$$ '$1 != 1 && $1 != me && !/ps -e -o|tests\/lib.sh|awk/ { $1 = ""; print "process" $0 }'
 }
 
 # a_tree DIR: a small root file system that can run things: busybox and its links

@@ -229,8 +229,13 @@ impl Supervisor {
             (Ended::Exited(code), _) => code,
         };
         let code = (code & 0xff) as u8;
+        // It is dead, so the report is complete: did it get as far as to execute the payload?
+        while payload.report.is_some() {
+            self.hear(payload);
+        }
         payload.status = Some(code);
-        if let Some(status) = &self.status {
+        // A status file that says nothing: nothing ever ran.
+        if let (Some(status), true) = (&self.status, payload.told.is_empty()) {
             status.exited(code);
         }
         sys::reap(payload.pid);

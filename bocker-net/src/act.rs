@@ -6,6 +6,7 @@ use bocker_common::Id;
 use bocker_common::say::{self, Said, quote};
 
 use crate::bridge::{BRIDGE, Record};
+use crate::namespace::DIRECTORY as NAMES;
 use crate::nat;
 use crate::subnet::{Mac, Subnet};
 
@@ -23,6 +24,8 @@ pub(crate) enum Act {
     BridgeUp,
     DeleteTable,
     DeleteBridge,
+    AddNames,
+    DeleteNames,
     AddNamespace(Id),
     AddPair(Id, Mac),
     NoLinkLocalOutside(Id),
@@ -79,6 +82,16 @@ impl say::Act for Act {
             Self::BridgeUp => Said::new(format!("ip link set {BRIDGE} up"), "last: a bridge that is up is complete"),
             Self::DeleteTable => Said::new(format!("nft delete table {}", nat::TABLE), "the NAT rules, and only ours"),
             Self::DeleteBridge => Said::new(format!("ip link delete {BRIDGE}"), "its address and route go with it"),
+            Self::AddNames => Said::new(
+                format!(
+                    "mkdir -p {NAMES}\nmountpoint -q {NAMES} || mount --bind {NAMES} {NAMES}\nmount --make-shared {NAMES}"
+                ),
+                "where names of network namespaces live: shared, so that one that goes, goes everywhere",
+            ),
+            Self::DeleteNames => Said::new(
+                format!("umount {NAMES} || :\nrmdir {NAMES}"),
+                "no name is left in it; `ip netns` makes it again",
+            ),
             Self::AddNamespace(id) => Said::new(
                 format!("ip netns add {}", id.netns()),
                 "a network stack of its own, held by a name in /run/netns",

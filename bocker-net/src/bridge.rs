@@ -11,6 +11,7 @@ use rtnetlink::packet_route::link::InfoKind;
 
 use crate::act::Act;
 use crate::kernel::Kernel;
+use crate::namespace::{self, Directory};
 use crate::nat::{self, Nat};
 use crate::netlink::{Address, Link};
 use crate::subnet::{Mac, Subnet};
@@ -55,6 +56,7 @@ pub(crate) struct Seen {
     pub(crate) addresses: Vec<Address>,
     pub(crate) forwarding: bool,
     pub(crate) nat: Nat,
+    pub(crate) names: Directory,
 }
 
 impl Seen {
@@ -75,7 +77,13 @@ pub(crate) fn see(kernel: &Kernel, subnet: Option<Subnet>) -> Result<Seen> {
     let links = kernel.host.links().map_err(|e| Error::new("list", "links", e))?;
     let addresses = kernel.host.addresses().map_err(|e| Error::new("list", "addresses", e))?;
     let forwarding = std::fs::read_to_string(FORWARDING).map_err(|e| Error::new("read", FORWARDING, e))?;
-    Ok(Seen { links, addresses, forwarding: forwarding.trim() != "0", nat: nat::see(subnet) })
+    Ok(Seen {
+        links,
+        addresses,
+        forwarding: forwarding.trim() != "0",
+        nat: nat::see(subnet),
+        names: namespace::directory(),
+    })
 }
 
 /// Held while the bridge is made or unmade, so that two at once make one.
@@ -168,6 +176,9 @@ pub(crate) fn plan_setup(seen: &Seen, subnet: Subnet) -> Result<Vec<Act>> {
     if seen.nat != (Nat::Present { complete: true }) {
         plan.push(Act::Masquerade(subnet));
     }
+    if seen.names == Directory::Plain {
+        plan.push(Act::AddNames);
+    }
     if !bridge.is_some_and(|bridge| bridge.up) {
         plan.push(Act::BridgeUp);
     }
@@ -196,6 +207,9 @@ pub(crate) fn plan_undo(seen: &Seen) -> Result<Vec<Act>> {
         if !record.forwarding_was && seen.forwarding {
             plan.push(Act::Forwarding(false));
         }
+        if seen.names == Directory::Empty {
+            plan.push(Act::DeleteNames);
+        }
         // Last: its alias is the record.
         plan.push(Act::DeleteBridge);
     }
@@ -219,7 +233,13 @@ mod tests {
     }
 
     fn bare() -> Seen {
-        Seen { links: vec![link(1, "lo")], addresses: Vec::new(), forwarding: false, nat: Nat::Absent }
+        Seen {
+            links: vec![link(1, "lo")],
+            addresses: Vec::new(),
+            forwarding: false,
+            nat: Nat::Absent,
+            names: Directory::Plain,
+        }
     }
 
     const RECORD: &str = "bocker 10.0.0.1/24; ip_forward was 0";
@@ -230,6 +250,7 @@ mod tests {
             addresses: vec![Address { index: 2, address: [10, 0, 0, 1].into(), prefix: 24 }],
             forwarding: true,
             nat: Nat::Present { complete: true },
+            names: Directory::Empty,
         }
     }
 
@@ -243,10 +264,10 @@ mod tests {
     #[test]
     fn a_bare_host_gets_everything_with_up_last() {
         let plan = plan_setup(&bare(), subnet()).unwrap();
-        assert_eq!(plan.len(), 6);
+        assert_eq!(plan.len(), 7);
         assert!(matches!(plan[0], Act::AddBridge(_)));
         assert_eq!(plan[1], Act::Record(RECORD.parse().unwrap()));
-        assert_eq!(plan[5], Act::BridgeUp);
+        assert_eq!(plan[6], Act::BridgeUp);
     }
 
     #[test]
@@ -286,10 +307,16 @@ mod tests {
 
     #[test]
     fn undo_takes_back_what_was_changed_and_no_more() {
-        assert_eq!(plan_undo(&whole()).unwrap(), [Act::DeleteTable, Act::Forwarding(false), Act::DeleteBridge]);
+        assert_eq!(
+            plan_undo(&whole()).unwrap(),
+            [Act::DeleteTable, Act::Forwarding(false), Act::DeleteNames, Act::DeleteBridge]
+        );
         assert_eq!(plan_undo(&bare()).unwrap(), []);
         let mut seen = whole();
         seen.links[1] = bridge("bocker 10.0.0.1/24; ip_forward was 1");
+        assert_eq!(plan_undo(&seen).unwrap(), [Act::DeleteTable, Act::DeleteNames, Act::DeleteBridge]);
+        // Somebody else's namespaces keep their directory.
+        seen.names = Directory::InUse;
         assert_eq!(plan_undo(&seen).unwrap(), [Act::DeleteTable, Act::DeleteBridge]);
     }
 

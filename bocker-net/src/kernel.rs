@@ -81,6 +81,8 @@ impl Kernel {
             }
             Act::BridgeUp => said("set up", BRIDGE, self.host.link_up(BRIDGE)),
             Act::DeleteTable => nat::delete().map_err(|why| Error::new("delete table", nat::TABLE, why)),
+            Act::AddNames => namespace::prepare_directory(),
+            Act::DeleteNames => namespace::remove_directory(),
             Act::DeleteBridge => said("delete", BRIDGE, self.host.delete_link(BRIDGE)),
             Act::AddNamespace(id) => {
                 let runtime = Rc::clone(&self.runtime);

@@ -13,7 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-const DIRECTORY: &str = "/run/netns";
+/// Where they are.
+pub(crate) const DIRECTORY: &str = "/run/netns";
 const OWN: &str = "/proc/self/ns/net";
 const NOTHING: Option<&str> = None;
 
@@ -38,7 +39,7 @@ pub(crate) fn has_ipv6() -> bool {
 /// The first thing that failed; nothing is left then.
 pub(crate) fn create<T>(id: Id, inside: impl FnOnce() -> nix::Result<T>) -> Result<(File, T)> {
     let path = path(id);
-    prepare_directory().map_err(|why| Error::new("prepare", DIRECTORY, why))?;
+    prepare_directory()?;
     // O_EXCL: whoever creates the file has the name. Mode 0, as `ip netns` has it: there is nothing to read.
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(&path).map_err(|e| {
         let taken = e.kind() == io::ErrorKind::AlreadyExists;
@@ -69,7 +70,14 @@ fn enter_new<T>(path: &Path, inside: impl FnOnce() -> nix::Result<T>) -> Result<
 
 /// Makes /run/netns what `ip netns add` makes of it: a shared mount, so that a name that goes
 /// goes in every mount namespace, instead of keeping a dead network stack in some of them.
-fn prepare_directory() -> Result<(), Reason> {
+///
+/// # Errors
+/// The directory or the mount cannot be made.
+pub(crate) fn prepare_directory() -> Result<()> {
+    make_shared_directory().map_err(|why| Error::new("prepare", DIRECTORY, why))
+}
+
+fn make_shared_directory() -> Result<(), Reason> {
     if let Err(e) = DirBuilder::new().mode(0o755).create(DIRECTORY) {
         if e.kind() != io::ErrorKind::AlreadyExists {
             return Err(e.into());
@@ -88,6 +96,52 @@ fn prepare_directory() -> Result<(), Reason> {
             Ok(())
         }
         other => Ok(other?),
+    }
+}
+
+/// What /run/netns is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Directory {
+    /// Not there, or no mount yet.
+    Plain,
+    /// As `ip netns` has it, and no name in it.
+    Empty,
+    /// With names, anybody's.
+    InUse,
+}
+
+/// Looks at /run/netns, proc_pid_mountinfo(5).
+pub(crate) fn directory() -> Directory {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if !mounts.lines().any(|line| line.split(' ').nth(4) == Some(DIRECTORY)) {
+        return Directory::Plain;
+    }
+    match std::fs::read_dir(DIRECTORY).map(|mut names| names.next().is_none()) {
+        Ok(true) => Directory::Empty,
+        _ => Directory::InUse,
+    }
+}
+
+/// Takes the empty directory back. Somebody who puts a name there meanwhile keeps it: rmdir(2) and umount2(2) refuse.
+///
+/// # Errors
+/// The mount or the directory could not be removed.
+pub(crate) fn remove_directory() -> Result<()> {
+    let fail = |e: Reason| Error::new("remove", DIRECTORY, e);
+    match umount2(DIRECTORY, MntFlags::empty()) {
+        Ok(()) | Err(Errno::EINVAL | Errno::EBUSY) => {}
+        Err(errno) => return Err(fail(errno.into())),
+    }
+    match std::fs::remove_dir(DIRECTORY) {
+        Err(e)
+            if !matches!(
+                e.raw_os_error().map(Errno::from_raw),
+                Some(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EBUSY)
+            ) =>
+        {
+            Err(fail(e.into()))
+        }
+        _ => Ok(()),
     }
 }
 

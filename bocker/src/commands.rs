@@ -3,8 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use clap::CommandFactory;
+
 use crate::Failure;
-use crate::cli::Command;
+use crate::cli::{self, Command};
 use crate::plan::{Plan, Step, Tool, Word};
 
 const STORE: &str = "bocker-store";
@@ -16,11 +18,11 @@ const EXEC: &str = "bocker-exec";
 /// What the environment says, the leading options included.
 pub type Settings<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The plan of a command; `None` for `help`.
+/// The plan of a command.
 ///
 /// # Errors
 /// A setting that is no number.
-pub fn plan(command: Command, settings: Settings) -> Result<Option<Plan>, Failure> {
+pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
     let failure = command.runs_a_command().then_some(125);
     let steps = match command {
         Command::Pull { name, tag } => pull(name, tag),
@@ -34,9 +36,9 @@ pub fn plan(command: Command, settings: Settings) -> Result<Option<Plan>, Failur
         Command::Rm { ids } => ids.into_iter().flat_map(rm).collect(),
         Command::Gc => vec![Step::Run(Tool::new(STORE, ["gc"]))],
         Command::Setup { undo } => setup(undo),
-        Command::Help => return Ok(None),
+        Command::Help => help(),
     };
-    Ok(Some(Plan { steps, env: Vec::new(), failure }))
+    Ok(Plan { steps, env: Vec::new(), failure })
 }
 
 fn pull(name: OsString, tag: Option<OsString>) -> Vec<Step> {
@@ -155,6 +157,10 @@ fn setup(undo: bool) -> Vec<Step> {
     }
 }
 
+fn help() -> Vec<Step> {
+    vec![Step::Say(vec![cli::Cli::command().render_help().to_string().trim_end().into()])]
+}
+
 /// One word that a shell would read as more than a word is a line for the image's shell,
 /// as the original had it; else the words are the command.
 fn shell_line(words: Vec<OsString>) -> Vec<OsString> {
@@ -200,7 +206,7 @@ mod tests {
 
     fn script(command: Command, env: &[(&str, &str)]) -> String {
         let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
-        let plan = plan(command, &get).unwrap().unwrap();
+        let plan = plan(command, &get).unwrap();
         crate::shell::script(&plan, Path::new("/usr/bin"))
     }
 

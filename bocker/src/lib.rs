@@ -13,8 +13,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 
 /// An error of `bocker`'s own: one line and an exit status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ fn run(words: Vec<OsString>) -> Result<u8, Failure> {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &words),
     };
-    let Some(command) = cli.command else { return help() };
+    let command = cli.command.unwrap_or(cli::Command::Help);
     let own_failure = command.runs_a_command().then_some(125);
     let setting = |name: &str| {
         let option = env.iter().rev().find(|(option, _)| option == name).map(|(_, value)| value.clone());
@@ -78,7 +78,7 @@ fn run(words: Vec<OsString>) -> Result<u8, Failure> {
         Some(status) => failure.status(status),
         None => failure,
     };
-    let Some(mut plan) = commands::plan(command, &setting).map_err(own)? else { return help() };
+    let mut plan = commands::plan(command, &setting).map_err(own)?;
     plan.env = env;
     let tools = tools_directory().map_err(own)?;
     if cli.how.dry_run {
@@ -91,10 +91,6 @@ fn run(words: Vec<OsString>) -> Result<u8, Failure> {
 fn tools_directory() -> Result<PathBuf, Failure> {
     let me = std::env::current_exe().map_err(|e| Failure::new(format!("/proc/self/exe: {e}")))?;
     me.parent().map(PathBuf::from).ok_or_else(|| Failure::new("/proc/self/exe: no directory"))
-}
-
-fn help() -> Result<u8, Failure> {
-    print(&cli::Cli::command().render_help().to_string())
 }
 
 fn print(text: &str) -> Result<u8, Failure> {

@@ -12,7 +12,8 @@ containers() { bocker ps | awk 'NR > 1 { print $1 }'; }
 
 # start WORDS...: runs a container of $img in the background; its id in $ps, its bocker in $runner
 start() {
-  bocker run "$img" "$@" </dev/null >"$HOST_DIR/out" 2>"$HOST_DIR/err" &
+  # A background job of a script ignores SIGINT, and so would all that it starts.
+  env --default-signal=INT,QUIT bocker run "$img" "$@" </dev/null >"$HOST_DIR/out" 2>"$HOST_DIR/err" &
   runner=$!
   eventually 20 running
   ps=$(containers | tail -n 1)
@@ -83,6 +84,7 @@ test_original_outputs() {
 test_run_passes_streams_and_statuses() {
   image
   is "$(echo hi | bocker run "$img" cat)" hi
+  bocker setup 2>/dev/null
   bocker run "$img" sh -c 'echo out; echo err >&2; exit 7' >out 2>err && fail "status lost" || is $? 7
   is "$(cat out)" out
   is "$(cat err)" err
@@ -95,9 +97,9 @@ test_run_passes_streams_and_statuses() {
   status=0; bocker run "$img" sh -c 'sh -c "kill -15 \$\$"; exit $?' || status=$?
   is "$status" 143
   # shellcheck disable=SC2216 # head reads
-  timeout 20 bocker run "$img" yes 2>err | head -n 1 >out
+  { timeout 20 bocker run "$img" yes 2>err || true; } | head -n 1 >out
   is "$(cat out)" y
-  is "$(cat err)" "" "stderr of a payload whose reader went away"
+  unlike "$(cat err)" bocker "stderr when the reader went away"
 }
 
 test_run_leaves_nothing_but_the_container() {
@@ -193,7 +195,7 @@ test_bad_names_touch_nothing() {
   fails 1 "No directory named '/nosuch' exists" bocker init /nosuch
   fails 1 "No directory named '/etc/passwd' exists" bocker init /etc/passwd
   fails 125 'BOCKER_MEM_LIMIT' env BOCKER_MEM_LIMIT=lots bocker run "$img" true
-  fails 125 '(^| )memory' bocker --MEM_LIMIT=0 run "$img" true
+  fails 125 'memory=0' bocker --MEM_LIMIT=0 run "$img" true
   fails 125 'BOCKER_SUBNET' bocker --SUBNET=10.0.0.0 run "$img" true
   is "$(census)" "$before"
   bocker run "$img" true
@@ -219,7 +221,7 @@ test_busy_things_are_refused() {
   start sleep 100
   fails 1 "$ps.* running" bocker rm "$ps"
   fails 1 "$img.* running|running.*$img|in use" bocker commit "$ps" "$img"
-  fails 1 'running|attached' bocker setup --undo
+  fails 1 'in use' bocker setup --undo
   is "$(bocker exec "$ps" echo alive)" alive
   kill "$runner"; wait "$runner" || true
   bocker commit "$ps" "$img" >/dev/null
@@ -356,10 +358,10 @@ test_a_whole_subnet() {
 test_dry_run_is_the_same() {
   bocker setup 2>/dev/null
   image
-  view='cat /proc/1/cgroup /etc/hosts /etc/resolv.conf /etc/hostname; ip -o addr; ip route; mount; env; ls -l /proc/self/fd | wc -l; id; pwd'
+  view='cat /proc/1/cgroup /etc/hosts /etc/resolv.conf /etc/hostname; ip -o addr; ip route; mount; env; ls /proc/self/fd 2>/dev/null | wc -l; id; pwd'
   state() { # of the container $1, its id and address blanked out
     for file in cmd image log status config source; do echo "$file: $(cat "$BOCKER_ROOT/$1/$file")"; done |
-      sed -E "s/$1/ID/g; s/10\.0\.0\.$((10#${1#ps_42}))\b/ADDRESS/g; s/(..:){5}../MAC/g; s/^[0-9]+: /N: /; s/\bif[0-9]+\b/IF/g; s/fe80::[0-9a-f:]+/LL/"
+      sed -E "s/$1/ID/g; s/10\.0\.0\.$((10#${1#ps_42}))\b/ADDRESS/g; s/(..:){5}../MAC/g; s/^[0-9]+: /N: /; s/\bif[0-9]+\b/IF/g; s/subvolid=[0-9]+/subvolid=N/; s/fe80::[0-9a-f:]+/LL/"
   }
   blank() { sed -E 's/\b(img|ps)_[0-9]{5}/\1_ID/g'; }
 
@@ -372,7 +374,7 @@ test_dry_run_is_the_same() {
   sh script >b && fail 0 || is $? 5
   second=$(containers)
   is "$(state "$second")" "$(cat a.state)" "the container's files"
-  is "$(sed "s/$second//" <<<"$(census)" | grep -v "^store /" )" "$(grep -v '^store /' <<<"$before")" "census" || true
+is "$(census | grep -vE '^(store|process)')" "$(grep -vE '^(store|process)' <<<"$before")" "census"
 
   for words in images ps "logs $second" help; do
     # shellcheck disable=SC2086 # words on purpose
