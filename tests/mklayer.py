@@ -419,6 +419,7 @@ def good():
     docker.kind = "application/vnd.docker.image.rootfs.diff.tar.gzip"
     unpadded = base()
     unpadded.end = b""
+    unfinished = base().tar()[:-1024 - 500]
     return {
         "plain-tar": plain.stream(),
         "gzip-members": multi.stream(),
@@ -426,6 +427,7 @@ def good():
         "backwards": reverse.stream(order=[6, 5, 4, 3, 2, 1, 0]),
         "same-layer-twice": Image([twice, base(), twice]).stream(),
         "no-layers": Image([]).stream(),
+        "no-padding": Image([unfinished]).stream(),
         "no-end-mark": Image([unpadded]).stream(),
         "127-layers": Image([Layer().file("f%d" % i, "x") for i in range(127)]).stream(),
         "absolute-hardlink": one(base(), Layer().hard("h", "/d/f")),

@@ -2,7 +2,7 @@
 //!
 //! Whatever is made is made under a name that begins with `.new_` and renamed when it is complete, so what has an id is
 //! whole. While it is being made its directory is locked (flock(2)): what is left over by a crash has no lock, and
-//! [`Store::abandoned`] finds it.
+//! [`Store::sweep`] finds it.
 
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
