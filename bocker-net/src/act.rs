@@ -125,9 +125,10 @@ impl say::Act for Act {
                 Said::new(within(id, format!("route add default via {gateway}")), "everything else through the bridge")
             }
             Self::PrintAddress(address) => Said::new(format!("echo {address}"), ""),
-            Self::DeletePair(id) => {
-                Said::new(format!("ip link delete {}", id.veth()), "one end of the cable takes the other along")
-            }
+            Self::DeletePair(id) => Said::new(
+                format!("ip link delete {} 2>/dev/null || ! ip link show {0} >/dev/null 2>&1", id.veth()),
+                "one end of the cable takes the other along; it may be gone with the namespace already",
+            ),
             Self::DeleteNamespace(id) => Said::new(
                 format!("ip netns delete {}", id.netns()),
                 "the name goes; the network stack when its last process has left",

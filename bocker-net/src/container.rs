@@ -30,11 +30,12 @@ pub(crate) fn plan_up(id: Id, subnet: Subnet, address: Ipv4Addr, ipv6: bool) -> 
 /// The script's lines 81 and 82, for what is there.
 pub(crate) fn plan_down(id: Id, kernel: &Kernel) -> Result<Vec<Act>> {
     let mut plan = Vec::new();
-    if kernel.pair_of(id)? {
-        plan.push(Act::DeletePair(id));
-    }
+    // The namespace first: a link inside it goes with it, and its other end too, within a millisecond or two.
     if namespace::exists(id) {
         plan.push(Act::DeleteNamespace(id));
+    }
+    if kernel.pair_of(id)? {
+        plan.push(Act::DeletePair(id));
     }
     Ok(plan)
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bocker_common::diag::{self, Reason};
 use bocker_common::{Error, Id, Result};
@@ -18,6 +19,10 @@ use crate::act::{Act, ETH};
 use crate::bridge::{BRIDGE, FORWARDING};
 use crate::netlink::{Answer, Netlink};
 use crate::{namespace, nat};
+
+/// How long a link may take to go with its namespace before it is deleted by name. The kernel takes namespaces down
+/// one batch at a time, 30 ms each: who comes right after another would wait for it, and is faster alone.
+const GOING: Duration = Duration::from_millis(4);
 
 /// The kernel as this tool talks to it.
 pub(crate) struct Kernel {
@@ -108,7 +113,12 @@ impl Kernel {
             Act::PrintAddress(address) => {
                 writeln!(std::io::stdout(), "{address}").map_err(|e| Error::new("write", "stdout", e))
             }
-            Act::DeletePair(id) => said("delete", &id.veth(), self.host.delete_link(&id.veth())),
+            Act::DeletePair(id) => {
+                let name = id.veth();
+                // Most often it is on its way with its namespace, which the kernel takes down on its own time.
+                let going = self.inside.is_none() && self.host.goes(&name, GOING).unwrap_or(false);
+                if going { Ok(()) } else { said("delete", &name, self.host.delete_link(&name)) }
+            }
             Act::DeleteNamespace(id) => namespace::delete(*id),
         }
     }

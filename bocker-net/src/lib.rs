@@ -4,6 +4,7 @@
 //! namespace and a veth pair: one end in the bridge, the other, `eth0`, in the namespace.
 //! Every name, address and MAC follows from the container's id, so there is nothing to
 //! allocate and nothing to remember: the kernel's own state is the only record.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -25,7 +26,6 @@ mod namespace;
 mod nat;
 mod netlink;
 mod subnet;
-mod sys;
 
 use act::Act;
 use kernel::Kernel;

@@ -2,22 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::RouteProtocol;
-use rtnetlink::sys::Socket;
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::runtime::Runtime;
-
-use crate::sys;
 
 /// What the kernel answered; `EPROTO` where it was no answer.
 pub(crate) type Answer<T> = Result<T, Errno>;
@@ -123,29 +116,28 @@ impl Netlink {
         self.wait(self.handle.route().add(message).execute())
     }
 
-    /// RTM_DELLINK, by name. Returns when nobody can see the link any more.
+    /// RTM_DELLINK, by name; gone already is no error.
     ///
-    /// The kernel takes a link off every list within 2 ms, but answers only after the callbacks of
-    /// RCU have run (`rcu_barrier` in `netdev_run_todo`): 13 to 25 ms of nothing but waiting. So a
-    /// child asks, and waits, and ends in its own time; we look until the name is gone.
+    /// The kernel answers only after the callbacks of RCU have run (`rcu_barrier` in `netdev_run_todo`):
+    /// 13 to 25 ms of nothing but waiting.
     pub(crate) fn delete_link(&self, name: &str) -> Answer<()> {
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build()));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        let socket = Socket::new(NETLINK_ROUTE).map_err(|e| e.raw_os_error().map_or(Errno::EPROTO, Errno::from_raw))?;
-        let child = sys::in_child(&socket, |socket| ask(socket, &bytes))?;
-        while self.link(name)?.is_some() {
-            match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
-                WaitStatus::StillAlive => std::thread::sleep(Duration::from_micros(200)),
-                WaitStatus::Exited(_, 0) => break,
-                WaitStatus::Exited(_, errno) if errno == Errno::ENODEV as i32 => break,
-                WaitStatus::Exited(_, errno) => return Err(Errno::from_raw(errno)),
-                _ => return Err(Errno::EINTR),
-            }
+        let Some(link) = self.link(name)? else { return Ok(()) };
+        match self.wait(self.handle.link().del(link.index).execute()) {
+            Err(Errno::ENODEV) => Ok(()),
+            other => other,
         }
-        Ok(())
+    }
+
+    /// Whether the link goes by itself within this time.
+    pub(crate) fn goes(&self, name: &str, within: Duration) -> Answer<bool> {
+        let until = Instant::now() + within;
+        while self.link(name)?.is_some() {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(true)
     }
 
     fn wait<T>(&self, answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> Answer<T> {
@@ -156,19 +148,6 @@ impl Netlink {
             _ => Errno::EPROTO,
         })
     }
-}
-
-/// Sends a request and gives the errno of the answer, 0 for success: fits an exit status.
-fn ask(socket: &Socket, request: &[u8]) -> u8 {
-    let answer = || -> Option<i32> {
-        socket.send(request, 0).ok()?;
-        let (bytes, _) = socket.recv_from_full().ok()?;
-        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).ok()?.payload {
-            NetlinkPayload::Error(said) => Some(said.code.map_or(0, |code| -code.get())),
-            _ => None,
-        }
-    };
-    answer().and_then(|errno| u8::try_from(errno).ok()).unwrap_or(Errno::EPROTO as u8)
 }
 
 impl From<LinkMessage> for Link {
