@@ -20,9 +20,10 @@ use crate::bridge::{BRIDGE, FORWARDING};
 use crate::netlink::{Answer, Netlink};
 use crate::{namespace, nat};
 
-/// How long a link may take to go with its namespace before it is deleted by name. The kernel takes namespaces down
-/// one batch at a time, 30 ms each: who comes right after another would wait for it, and is faster alone.
-const GOING: Duration = Duration::from_millis(4);
+/// How long a link may take to go with its namespace before it is deleted by name. The namespace goes 1 ms after its last
+/// holder, and our own netlink socket in it holds it for an RCU grace period after `up` (10 to 20 ms). Only one that
+/// a process still holds takes longer.
+const GOING: Duration = Duration::from_millis(50);
 
 /// The kernel as this tool talks to it.
 pub(crate) struct Kernel {
