@@ -376,7 +376,30 @@ test_dry_run_is_the_same() {
   is "$(state "$second")" "$(cat a.state)" "the container's files"
 is "$(census | grep -vE '^(store|process)')" "$(grep -vE '^(store|process)' <<<"$before")" "census"
 
-  for words in images ps "logs $second" help; do
+  # From outside, while it runs: links, names, cgroup files.
+  outside() {
+    cat "/sys/fs/cgroup/cpu/$1/cpu.shares" "/sys/fs/cgroup/memory/$1/memory.limit_in_bytes"
+    bocker-net list
+    ip -d -o link show "veth0_$1"
+    ls /run/netns
+    wc -l <"/sys/fs/cgroup/cpuacct/$1/tasks"
+  }
+  outside_of() { # COMMAND...: of the container that it runs
+    "$@" </dev/null &
+    eventually 20 running
+    ps=$(bocker-net list | cut -f 1)
+    outside "$ps" | sed -E "s/$ps/ID/g; s/10\.0\.0\.[0-9]+/ADDRESS/g; s/(..:){5}../MAC/g; s/^[0-9]+: /N: /; s/link-netns [^ ]+/NETNS/; s/if[0-9]+/IF/; s/0x[0-9a-f]+/X/g; s/8000\.[0-9a-f:.]+/PORT/g"
+    wait "$!"
+    bocker rm "$ps" >/dev/null
+  }
+  outside_of bocker run "$img" sleep 2 >a
+  bocker --dry-run run "$img" sleep 2 >script
+  outside_of sh script >b
+  is "$(cat b)" "$(cat a)" "what the host has of it"
+  like "$(cat a)" '^512000000$'
+  like "$(cat a)" 'master bridge0'
+
+  for words in images ps "logs $second" gc help; do
     # shellcheck disable=SC2086 # words on purpose
     is "$(bocker --dry-run $words | sh)" "$(bocker $words)" "bocker $words" 
   done

@@ -1,0 +1,116 @@
+# Whole images through `bocker pull`: what comes out, and what a bad registry leaves (nothing).
+# shellcheck shell=bash disable=SC2154 # repo: tests/lib.sh
+
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+registry() {
+  # shellcheck source=scripts/lib.sh
+  (. "$repo/scripts/lib.sh"; mkdir registry; registry docker-registry "$PWD/registry" 5000)
+}
+
+copy() { skopeo copy -q --insecure-policy --dest-tls-verify=false "$@"; }
+listing() { python3 "$repo/tests/listing.py" "$1"; }
+
+# Three images: Debian as made by scripts/demo-image (its whiteouts included); the same with packages installed, files
+# removed, owners, capabilities and attributes changed, its new layer made by umoci; ten layers in Docker's format.
+test_pulled_images_are_what_umoci_unpacks() {
+  registry
+  cp -r "$TEST_IMAGES/debian" layout
+  copy oci:layout:12 docker://localhost:5000/debian:12
+
+  umoci unpack --image layout:12 bundle
+  chroot bundle/rootfs sh -c 'dpkg -i /srv/*.deb && rm -r /usr/share/locale /var/lib/apt && mv /usr/share/perl5 /usr/share/moved &&
+    chown -h 1234:5678 /etc/mtab /etc/hostname; chmod 2750 /var/local; ln /usr/bin/wget /usr/bin/wget2' >/dev/null 2>&1
+  setcap cap_net_raw+ep bundle/rootfs/usr/bin/wget
+  setfattr -n user.note -v kept bundle/rootfs/etc/passwd
+  umoci repack --image layout:installed bundle
+  copy oci:layout:installed docker://localhost:5000/a/b/installed:1.0
+
+  umoci init --layout ten
+  umoci new --image ten:latest
+  a_tree tree
+  umoci insert --image ten:latest tree /
+  for n in 1 2 3 4 5 6 7; do
+    mkdir -p "layer/dir$n" && echo "$n" | tee "layer/dir$n/file" > layer/all && touch -d "2020-01-0$n 01:02:03.456789" layer/all
+    umoci insert --image ten:latest layer /data
+  done
+  umoci insert --image ten:latest --whiteout /data/dir3
+  umoci insert --image ten:latest --opaque tree/etc /data/dir4
+  umoci config --image ten:latest --config.cmd /bin/sh --architecture amd64
+  copy --format v2s2 oci:ten:latest docker://localhost:5000/ten:latest
+
+  for image in debian:12=layout:12 a/b/installed:1.0=layout:installed ten=ten:latest; do
+    img=$(bocker pull "localhost:5000/${image%=*}" 2>err | sed 's/Created: //')
+    like "$img" '^img_[0-9]+$' "the id ($(cat err))"
+    rm -rf judge
+    umoci raw unpack --image "${image#*=}" judge
+
+    listing judge > judge.list
+    listing "$BOCKER_ROOT/$img/rootfs" > ours.list
+    [ "$(wc -l < judge.list)" -gt 50 ] || fail "the judge has too little"
+    python3 - judge.list ours.list "$image" <<'EOF' || fail "${image%=*} is not what umoci unpacks"
+import sys, time
+theirs, ours = ([line.rstrip("\n").split("\t") for line in open(name)] for name in sys.argv[1:3])
+wrong = [pair for pair in zip(theirs, ours) if pair[0] != pair[1]]
+# Only times of directories that umoci touched itself, within the last minutes, may differ; said how many.
+told = [pair for pair in wrong if pair[0][1] == "dir" and pair[0][:4] == pair[1][:4] and pair[0][5:] == pair[1][5:]
+        and time.time() - int(pair[0][4]) / 1e9 < 600]
+for pair in wrong:
+    if pair not in told:
+        print("\t".join(pair[0]), "\t".join(pair[1]), sep="\n")
+print("%s: %d entries, %d times of directories that umoci changed itself" % (sys.argv[3], len(theirs), len(told)))
+sys.exit(len(theirs) != len(ours) or len(told) != len(wrong) or len(told) > 12)
+EOF
+    bocker run "$img" true
+  done
+  # The second shares all its lower layers with the first.
+  is "$(find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 | wc -l)" $((3 + 1 + 10)) "layers in the store"
+}
+
+# Each of them: one line, status 1, and the store, the network and the processes as before. The honest one works.
+test_bad_registries_leave_nothing() {
+  bocker setup 2>/dev/null
+  # A process of its own listing: the registry's.
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready &
+  eventually 10 grep -qs ready ready
+  img=$(bocker pull 127.0.0.1:5001/good | sed 's/Created: //')
+  bocker rm "$img" >/dev/null
+  export BOCKER_PULL_TIMEOUT=2
+  before=$(census)
+  for name in 401 403 404 500 html lying-header endless announced-endless slow-body redirect-private wrong-config wrong-digest too-long \
+    too-short announced-long announced-short endless-blob truncated blob-404; do
+    fails 1 '^bocker-(pull|store): ' bocker pull "127.0.0.1:5001/$name"
+    is "$(census)" "$before" "after $name"
+  done
+  fails 1 "No image named '127.0.0.1:5001/good:none' exists" bocker pull 127.0.0.1:5001/good none
+  fails 1 '^bocker-pull: .*(refused|connect)' bocker pull 127.0.0.1:5009/nobody
+  fails 1 '^bocker-pull: .*registry\.invalid' bocker pull registry.invalid/x
+  long=$(printf 'x%.0s' $(seq 10000))
+  for name in '' .. -x UPPER a//b 'a b' a:b:c "$long" 'a%2fb' "$(printf 'a\nb')" localhost:5001/; do
+    status=0
+    bocker pull "$name" >out 2>err </dev/null || status=$?
+    like "$status" '^[12]$' "status of '${name:0:20}'"
+    is "$(wc -l <err)" 1 "lines: $(cat err)"
+    is "$(cat out)" ""
+  done
+  # Told to stop in the middle of a download.
+  bocker pull 127.0.0.1:5001/drip >out 2>err &
+  sleep 1
+  kill -TERM "$!"
+  wait "$!" && fail "0" || is $? 143
+  is "$(census)" "$before" "after SIGTERM"
+}
+
+test_dry_run_of_pull_is_the_same() {
+  registry
+  "$repo/scripts/demo-image" "$TEST_IMAGES/debian" --push localhost:5000/debian 12
+  one=$(bocker pull localhost:5000/debian 12 2>/dev/null | sed 's/Created: //')
+  two=$(bocker --dry-run pull localhost:5000/debian 12 | sh | sed 's/Created: //')
+  [ "$one" != "$two" ] || fail "one image"
+  is "$(listing "$BOCKER_ROOT/$two/rootfs" | sha256sum)" "$(listing "$BOCKER_ROOT/$one/rootfs" | sha256sum)"
+  for file in source config layers; do is "$(cat "$BOCKER_ROOT/$two/$file")" "$(cat "$BOCKER_ROOT/$one/$file")" "$file"; done
+  # By digest, and with the reference as one word.
+  digest=$(bocker-pull manifest localhost:5000/debian:12 | sed -nE 's/^image\t.*@(sha256:.*)/\1/p')
+  three=$(bocker pull "localhost:5000/debian@$digest" | sed 's/Created: //')
+  like "$(bocker images)" "$three.*@$digest"
+}
