@@ -1,6 +1,7 @@
 # Sourced by every system test. Runs inside a disposable host (tests/host), with `set -eu`.
 # shellcheck shell=bash
 
+# shellcheck disable=SC2034 # for those that source this
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fail() { echo "FAILED: $*" >&2; exit 1; }
 

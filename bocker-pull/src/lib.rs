@@ -47,7 +47,8 @@ enum Verb {
     ///
     /// bocker-pull manifest centos 7 | awk -F'\t' '$1 == "layer" { s += $4 } END { print s }'
     Manifest {
-        /// [host[:port]/]name[:tag][@digest]
+        /// The reference
+        #[arg(help = "[host[:port]/]name[:tag][@digest]")]
         name: String,
         /// The tag as a word of its own
         tag: Option<String>,

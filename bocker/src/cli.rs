@@ -41,7 +41,8 @@ pub struct How {
 /// The script's functions, and `setup`, which its README left to the reader.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pull an image from a registry: bocker pull NAME[:TAG|@DIGEST], or NAME TAG
+    /// Pull an image from a registry
+    #[command(about = "Pull an image from a registry: bocker pull NAME[:TAG|@DIGEST], or NAME TAG")]
     Pull {
         /// Image, as centos, centos:7, localhost:5000/a/b, host/name@sha256:…
         name: OsString,
