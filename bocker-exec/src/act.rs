@@ -527,7 +527,15 @@ impl Inside {
         // The same place twice: the old root goes on top of the new one, and no directory for it is needed.
         rustix::process::pivot_root(".", ".").map_err(errno)?;
         umount2(".", MntFlags::MNT_DETACH)?;
-        chdir("/")
+        chdir("/")?;
+        // Where we were started in a chroot, the real root is still in this mount namespace, and joining the
+        // namespace leads there. So join it, as a container's root could, and see where that ends.
+        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let root = rustix::fs::stat("/").map(place).map_err(errno)?;
+        let namespace =
+            rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(errno)?;
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        if rustix::fs::stat("/").map(place).map_err(errno)? == root { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     /// The directory by descriptor, made if missing; then the proof that it is in here: the kernel answers

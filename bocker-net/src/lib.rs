@@ -117,8 +117,21 @@ pub fn main() -> Result<ExitCode> {
 fn setup(subnet: Subnet, explain: Explain) -> Result<()> {
     let mut kernel = begin("setup", explain)?;
     let _lock = bridge::lock(explain)?;
-    let plan = bridge::plan_setup(&bridge::see(&kernel, Some(subnet))?, subnet)?;
-    perform(&mut kernel, &plan, explain)
+    make_bridge(&mut kernel, subnet, explain)
+}
+
+/// Makes what is missing, and says so in one line. Silent where nothing is.
+fn make_bridge(kernel: &mut Kernel, subnet: Subnet, explain: Explain) -> Result<()> {
+    let plan = bridge::plan_setup(&bridge::see(kernel, Some(subnet))?, subnet)?;
+    perform(kernel, &plan, explain)?;
+    if !explain.dry_run && !plan.is_empty() {
+        let gateway = subnet.gateway_with_prefix();
+        let _ = writeln!(
+            std::io::stderr(),
+            "bocker-net: set up bridge0 with {gateway}, forwarding and NAT (bocker-net setup --undo takes it back)"
+        );
+    }
+    Ok(())
 }
 
 fn undo(explain: Explain) -> Result<()> {
@@ -149,16 +162,7 @@ fn set_up_if_needed(kernel: &mut Kernel, subnet: Subnet, explain: Explain) -> Re
     if bridge::ready(kernel, subnet)? {
         return Ok(());
     }
-    let plan = bridge::plan_setup(&bridge::see(kernel, Some(subnet))?, subnet)?;
-    perform(kernel, &plan, explain)?;
-    if !explain.dry_run {
-        let gateway = subnet.gateway_with_prefix();
-        let _ = writeln!(
-            std::io::stderr(),
-            "bocker-net: set up bridge0 with {gateway}, forwarding and NAT (bocker-net setup --undo takes it back)"
-        );
-    }
-    Ok(())
+    make_bridge(kernel, subnet, explain)
 }
 
 /// Takes everything down that is there, whatever fails on the way.

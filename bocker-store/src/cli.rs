@@ -201,20 +201,33 @@ fn root(given: Option<PathBuf>) -> Result<PathBuf> {
     Ok(path.components().collect())
 }
 
-/// Opens the store; where there is none and that is wanted, makes it first and says so.
+/// Opens the store; where there is none and that is wanted, makes it first.
 fn open(root: &Path, setup: Setup, explain: Explain) -> Result<Store> {
     if setup.setup && !pool::ready(root)? {
-        let known = pool::file_of(root).exists();
-        if pool::init(root, pool::DEFAULT_SIZE, explain)? && !explain.dry_run {
-            let _ = if known {
-                writeln!(std::io::stderr(), "bocker-store: mounted {0}.btrfs on {0}", root.display())
-            } else {
-                let root = root.display();
-                writeln!(std::io::stderr(), "bocker-store: made the store {root} (undo: bocker-store init --undo)")
-            };
-        }
+        init(root, pool::DEFAULT_SIZE, explain)?;
     }
     Store::open(root)
+}
+
+/// Makes or mounts the store; says in one line what it did, or what it will not touch. Silent where nothing was to do.
+fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
+    let file = pool::file_of(root);
+    let known = file.exists();
+    let changed = pool::init(root, size, explain)?;
+    if explain.dry_run {
+        return Ok(());
+    }
+    let made_file = file.exists();
+    let (root, file) = (root.display(), file.display());
+    let line = match (changed, known, made_file) {
+        (true, true, _) => format!("mounted {file} on {root}"),
+        (true, false, true) => format!("made the store {root}, a btrfs in {file} (undo: bocker-store init --undo)"),
+        (true, false, false) => format!("made the store {root} in the btrfs that is there"),
+        (false, _, false) => format!("{root} is a btrfs that init did not make; it is used, and stays"),
+        (false, _, true) => return Ok(()),
+    };
+    let _ = writeln!(std::io::stderr(), "bocker-store: {line}");
+    Ok(())
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -223,7 +236,7 @@ fn run(cli: Cli) -> Result<()> {
     let none = Explain::default();
     match cli.verb {
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
-        Verb::Init { size, explain, .. } => pool::init(&root, size, explain).map(drop),
+        Verb::Init { size, explain, .. } => init(&root, size, explain),
         Verb::Import { source, setup, explain, dir } => {
             verbs::import(|| open(&root, setup, explain), Path::new(&dir), source.as_deref(), explain)
         }

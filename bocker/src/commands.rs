@@ -153,7 +153,8 @@ fn setup(undo: bool) -> Vec<Step> {
         // The bridge first: it is refused while a container is attached.
         vec![Step::Run(Tool::new(NET, ["setup", "--undo"])), Step::Run(Tool::new(STORE, ["init", "--undo"]))]
     } else {
-        vec![Step::Run(Tool::new(STORE, ["init"])), Step::Run(Tool::new(NET, ["setup"]))]
+        // The network first: it is what may be refused.
+        vec![Step::Run(Tool::new(NET, ["setup"])), Step::Run(Tool::new(STORE, ["init"]))]
     }
 }
 

@@ -388,7 +388,7 @@ is "$(census | grep -vE '^(store|process)')" "$(grep -vE '^(store|process)' <<<"
     "$@" </dev/null &
     eventually 20 running
     ps=$(bocker-net list | cut -f 1)
-    outside "$ps" | sed -E "s/$ps/ID/g; s/10\.0\.0\.[0-9]+/ADDRESS/g; s/(..:){5}../MAC/g; s/^[0-9]+: /N: /; s/link-netns [^ ]+/NETNS/; s/if[0-9]+/IF/; s/0x[0-9a-f]+/X/g; s/8000\.[0-9a-f:.]+/PORT/g"
+    outside "$ps" | sed -E "s/$ps/ID/g; s/10\.0\.0\.[0-9]+/ADDRESS/g; s/(..:){5}../MAC/g; s/^[0-9]+: /N: /; s/link-netns [^ ]+/NETNS/; s/if[0-9]+/IF/; s/0x[0-9a-f]+/X/g; s/_timer +[0-9.]+/_timer/g; s/8000\.[0-9a-f:.]+/PORT/g"
     wait "$!"
     bocker rm "$ps" >/dev/null
   }

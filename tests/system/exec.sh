@@ -495,6 +495,21 @@ test_dry_run_does_the_same() {
   like "$(cat said)" '^pivot_root \. \.$'
 }
 
+# In a chroot the kernel keeps the real root in the container's mount namespace: refused, not half done.
+test_a_chroot_is_refused() {
+  a_tree "$HOST_DIR/tree"
+  mkdir host
+  mount --rbind / host
+  mount --rbind /proc host/proc
+  status=0
+  chroot host bocker-exec --root "$HOST_DIR/tree" -- true 2>err || status=$?
+  is "$status" 125
+  like "$(cat err)" '^bocker-exec: pivot_root /: .*chroot'
+  is "$(wc -l <err)" 1
+  umount -R host
+  bocker-exec --root "$HOST_DIR/tree" -- true
+}
+
 test_nothing_is_left() {
   a_container
   before=$(census)

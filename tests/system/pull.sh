@@ -363,11 +363,11 @@ test_pull_manners() {
   fails 1 "write stdout: No space left on device" sh -c "bocker-pull manifest $evil/good >/dev/full"
   # Bars on a terminal, silence elsewhere and with -q.
   bocker-pull manifest "$evil/good" >records
-  script -qec 'bocker-pull fetch <records >image.tar' bars >/dev/null </dev/null
+  TERM=xterm script -qec 'bocker-pull fetch <records >image.tar' bars >/dev/null </dev/null
   like "$(cat bars)" '##.*100%' "progress"
-  script -qec 'bocker-pull fetch -q <records >image.tar' bars >/dev/null </dev/null
+  TERM=xterm script -qec 'bocker-pull fetch -q <records >image.tar' bars >/dev/null </dev/null
   unlike "$(cat bars)" '##' "progress with -q"
-  script -qec 'bocker-pull fetch <records' terminal >/dev/null </dev/null || true
+  TERM=xterm script -qec 'bocker-pull fetch <records' terminal >/dev/null </dev/null || true
   like "$(cat terminal)" "stdout is a terminal"
   whole image.tar "-q"
 }
