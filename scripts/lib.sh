@@ -72,7 +72,7 @@ registry_program() {
   if command -v docker-registry; then return; fi
   if [ ! -x "$1/usr/bin/docker-registry" ]; then
     mkdir -p "$1"
-    (cd "$1" && apt-get update -qq && apt-get download -qq docker-registry && dpkg-deb -x docker-registry_*.deb . && rm docker-registry_*.deb) >&2
+    (cd "$1" && apt-get update -qq && apt-get download -qq -o APT::Sandbox::User=root docker-registry && dpkg-deb -x docker-registry_*.deb . && rm docker-registry_*.deb) >&2
   fi
   echo "$1/usr/bin/docker-registry"
 }
