@@ -345,13 +345,22 @@ test_configuration() {
 test_no_descriptor_reaches_the_payload() {
   a_container
   python3 - "$R" <<'P'
-import os, subprocess, sys
+import os, subprocess, sys, time
 for n in range(40):
     os.set_inheritable(os.open("/etc", os.O_RDONLY), True)
-r = subprocess.run(["bocker-exec", "--root", sys.argv[1], "--log", "log", "--status", "ps_1/status", "--",
-    "sh", "-c", "ls /proc/1/fd | tr '\\n' ' '"], close_fds=False, capture_output=True)
-# 10 is busybox sh's own copy while it runs a command, if at all
-assert r.stdout.split()[:3] == [b"0", b"1", b"2"] and len(r.stdout.split()) <= 3, r
+supervisor = subprocess.Popen(["bocker-exec", "--root", sys.argv[1], "--log", "log", "--status", "ps_1/status", "--",
+    "sleep", "100"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+pid = None
+while not pid:
+    time.sleep(0.05)
+    words = open("ps_1/status").read().split() if os.path.exists("ps_1/status") else []
+    pid = words[1] if words[:1] == ["running"] else None
+payload = sorted(os.listdir(f"/proc/{pid}/fd"))
+leaked = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd) and os.readlink("/proc/self/fd/" + fd) == "/etc"]
+supervisor.terminate()
+assert supervisor.wait() == 143
+assert len(leaked) == 40, leaked
+assert payload == ["0", "1", "2"], payload
 P
 }
 
