@@ -31,16 +31,20 @@ pub fn command(tool: &Tool) -> String {
     line
 }
 
-/// The word quoted for a shell. Arguments and paths hold no NUL; bytes that are not UTF-8 cannot be
-/// printed as text and come out as the replacement character.
+/// The word quoted for a shell. The script is text: a word that is not comes out of `printf`, in octal
+/// (and without a newline at its very end, which `$(…)` drops).
 pub fn quote(word: &OsStr) -> String {
     let bytes = word.as_bytes();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-./:=@,+%".contains(b);
     // Plain in any shell as an argument; shlex quotes more, such as cpu.shares=512.
-    if !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_-./:=@,+%".contains(b)) {
+    if !bytes.is_empty() && bytes.iter().all(plain) {
         return String::from_utf8_lossy(bytes).into_owned();
     }
     let quoted = shlex::bytes::Quoter::new().allow_nul(true).quote(bytes).unwrap_or(bytes.into());
-    String::from_utf8_lossy(&quoted).into_owned()
+    String::from_utf8(quoted.into_owned()).unwrap_or_else(|_| {
+        let octal = |b: &u8| if b.is_ascii_alphanumeric() { char::from(*b).to_string() } else { format!("\\{b:03o}") };
+        format!("\"$(printf '{}')\"", bytes.iter().map(octal).collect::<String>())
+    })
 }
 
 fn word(word: &Word) -> String {
@@ -111,6 +115,16 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_bytes_survive_a_shell() {
+        use std::os::unix::ffi::OsStrExt;
+        for word in [&b"a b"[..], b"it's", b"$x `y` \\ \"z\"", b"-n", b"a\xffb", b"\xff\\ '%s", b"", b"\n", b"!#~*"] {
+            let script = format!("printf %s {}", quote(OsStr::from_bytes(word)));
+            let out = std::process::Command::new("/bin/sh").arg("-c").arg(&script).output().unwrap();
+            assert_eq!(out.stdout, word, "{script}");
+        }
+    }
 
     #[test]
     fn prints_every_form() {
