@@ -95,8 +95,8 @@ struct Payload {
     /// `None` once it has been executed.
     report: Option<std::fs::File>,
     told: Vec<u8>,
-    /// Signals that came before.
-    held: Vec<i32>,
+    /// Signals that came before, and whether from the terminal.
+    held: Vec<(i32, bool)>,
     /// Its default action was done for it by SIGKILL.
     killed_for: Option<i32>,
     status: Option<u8>,
@@ -189,8 +189,8 @@ impl Supervisor {
             if let Some(status) = &self.status {
                 status.running(payload.pid);
             }
-            for signal in std::mem::take(&mut payload.held) {
-                payload.deliver(signal, self.first);
+            for (signal, terminal) in std::mem::take(&mut payload.held) {
+                payload.deliver(signal, terminal, self.first);
             }
         }
     }
@@ -199,6 +199,8 @@ impl Supervisor {
     fn take(&self, payload: &mut Payload) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = info.ssi_signo as i32;
+            // SI_KERNEL: a key of the terminal, and no kill(2).
+            let terminal = info.ssi_code > 0;
             let end = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT);
             payload.told_to_end |= end;
             if signal == libc::SIGCHLD {
@@ -210,9 +212,9 @@ impl Supervisor {
                 // --die-with-parent. Not SIGKILL to ourselves: the log and the status are still to be written.
                 let _ = sys::kill(payload.pid, libc::SIGKILL);
             } else if payload.report.is_some() {
-                payload.held.push(signal);
+                payload.held.push((signal, terminal));
             } else {
-                payload.deliver(signal, self.first);
+                payload.deliver(signal, terminal, self.first);
             }
         }
     }
@@ -243,7 +245,7 @@ impl Supervisor {
 }
 
 impl Payload {
-    fn deliver(&mut self, signal: i32, first: bool) {
+    fn deliver(&mut self, signal: i32, terminal: bool, first: bool) {
         let how = match signal {
             // In a session without a terminal the kernel drops it for everyone: see setpgid(2), "orphaned process group".
             libc::SIGTSTP if !first => Deliver::Stop,
@@ -258,8 +260,10 @@ impl Payload {
             }
             Deliver::Stop => libc::SIGSTOP,
         };
-        // Not reaped yet, so it is the payload or its zombie.
-        let _ = sys::kill(self.pid, send);
+        // Not reaped yet, so it is the payload or its zombie. A key goes to the whole group, as it would had the payload
+        // not a session of its own: to what a shell waits for, too.
+        let whom = if terminal && how == Deliver::Forward { Pid::from_raw(-self.pid.as_raw()) } else { self.pid };
+        let _ = sys::kill(whom, send);
         if signal == libc::SIGTSTP {
             // The shell's job control wants the job to stop; SIGCONT comes through `signals`.
             let _ = sys::kill(nix::unistd::getpid(), libc::SIGSTOP);
