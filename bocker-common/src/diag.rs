@@ -44,6 +44,14 @@ impl Error {
         Self { line: String::new(), status: FAILURE, quiet: true }
     }
 
+    /// A failed write to stdout: quiet where the reader has gone, as `head` does.
+    pub fn stdout(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::explained_elsewhere(),
+            _ => Self::new("write", "stdout", error),
+        }
+    }
+
     /// Adds the way out, in parentheses.
     #[must_use]
     pub fn hint(mut self, way_out: impl fmt::Display) -> Self {

@@ -49,7 +49,7 @@ pub fn parse<T: clap::Parser>(status_of: impl FnOnce(&[OsString]) -> Option<u8>)
 }
 
 /// The first paragraph of what clap prints, without its `error: `.
-fn one_line(rendered: &str) -> String {
+pub fn one_line(rendered: &str) -> String {
     let first = rendered.split("\n\n").next().unwrap_or_default();
     let words: Vec<&str> = first.split_whitespace().collect();
     words.join(" ").trim_start_matches("error: ").to_owned()

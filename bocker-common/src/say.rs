@@ -67,7 +67,7 @@ pub fn tell(act: &impl Act, explain: Explain) -> Result<()> {
     let Said { shell, why } = act.say();
     let text = if why.is_empty() { format!("{shell}\n") } else { format!("# {why}\n{shell}\n") };
     if explain.dry_run {
-        std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::new("write", "stdout", e))
+        std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::stdout(&e))
     } else {
         let _ = std::io::stderr().write_all(text.as_bytes());
         Ok(())

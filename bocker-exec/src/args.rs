@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bocker_common::diag::OWN_FAILURE;
+use bocker_common::entry::one_line;
 use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::{Parser, ValueEnum};
@@ -150,13 +151,6 @@ fn parse_from(words: impl IntoIterator<Item = OsString>) -> Result<Option<Args>>
 
 fn usage(line: String) -> Error {
     Error::plain(line).hint("see bocker-exec --help").status(OWN_FAILURE)
-}
-
-/// The parser's first paragraph in one line, without its `error: `.
-fn one_line(text: &str) -> String {
-    let paragraph = text.split("\n\n").next().unwrap_or(text);
-    let words: Vec<&str> = paragraph.split_whitespace().collect();
-    words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]

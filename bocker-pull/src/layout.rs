@@ -100,7 +100,7 @@ impl<W: Write> Layout<W> {
     }
 
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| crate::stdout::error(&e))
+        self.out.write_all(bytes).map_err(|e| Error::stdout(&e))
     }
 }
 

@@ -123,5 +123,5 @@ pub fn main() -> Result<ExitCode> {
 }
 
 fn print(bytes: &[u8]) -> Result<()> {
-    stdout::file()?.write_all(bytes).map_err(|e| stdout::error(&e))
+    stdout::file()?.write_all(bytes).map_err(|e| Error::stdout(&e))
 }

@@ -60,7 +60,7 @@ pub fn run(reference: Reference, platform: Platform, raw: bool, explain: Explain
             Step::Records(_) | Step::Raw => found.as_ref().ok_or_else(Error::explained_elsewhere)?,
         };
         let bytes = if raw { image.bytes.clone() } else { image.write().into_bytes() };
-        stdout::file()?.write_all(&bytes).map_err(|e| stdout::error(&e))
+        stdout::file()?.write_all(&bytes).map_err(|e| Error::stdout(&e))
     })
 }
 

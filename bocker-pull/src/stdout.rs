@@ -1,7 +1,7 @@
 //! stdout: data only, and the mark of a failure for the stage after us.
 
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 
@@ -18,17 +18,9 @@ pub(crate) fn file() -> Result<File> {
 
 /// Whether a stage after us reads what we write.
 pub(crate) fn is_pipe() -> bool {
-    file().and_then(|file| file.metadata().map_err(|e| error(&e))).is_ok_and(|meta| meta.file_type().is_fifo())
+    file().and_then(|file| file.metadata().map_err(|e| Error::stdout(&e))).is_ok_and(|meta| meta.file_type().is_fifo())
 }
 
 pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
-}
-
-/// A failed write: silence where the reader has gone, as `head` does.
-pub(crate) fn error(error: &std::io::Error) -> Error {
-    match error.kind() {
-        ErrorKind::BrokenPipe => Error::explained_elsewhere(),
-        _ => Error::new("write", "stdout", error),
-    }
 }

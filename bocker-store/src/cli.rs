@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bocker_common::diag::USAGE;
-use bocker_common::entry::need_root;
+use bocker_common::entry::{need_root, one_line};
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
@@ -162,13 +162,7 @@ pub fn main() -> Result<ExitCode> {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match run(cli) {
-        // Whoever read our stdout has enough.
-        Err(error) if error.to_string().ends_with(": Broken pipe") && error.to_string().starts_with("write stdout") => {
-            Err(Error::explained_elsewhere())
-        }
-        done => done.map(|()| ExitCode::SUCCESS),
-    }
+    run(cli).map(|()| ExitCode::SUCCESS)
 }
 
 /// Help goes to stdout; a wrong word is one line and status 2.
@@ -181,13 +175,7 @@ fn usage(error: &clap::Error) -> Result<ExitCode> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "a verb is missing".to_owned()
         }
-        _ => {
-            let text = error.to_string();
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            // Names of missing words are on lines of their own.
-            let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-            crate::tarball::shown(lines.join(" ").as_bytes())
-        }
+        _ => crate::tarball::shown(one_line(&error.to_string()).as_bytes()),
     };
     Err(Error::plain(text).hint("bocker-store --help").status(USAGE))
 }

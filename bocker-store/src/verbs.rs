@@ -20,7 +20,7 @@ use crate::store::{NEW, Step, Store, joined, nested, short, to_nix};
 /// Writes to stdout, where only data goes.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::new("write", "stdout", e))
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::stdout(&e))
 }
 
 fn print_id(id: Id, explain: Explain) -> Result<()> {

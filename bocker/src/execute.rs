@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -193,18 +193,7 @@ impl<'a> Run<'a> {
         let mut line = Vec::new();
         let mut chunk = [0_u8; 1024];
         loop {
-            let mut fds =
-                [PollFd::new(out.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(End::Unable(Failure::new(format!("poll: {}", e.desc())))),
-            }
-            let readable = fds[0].any().unwrap_or(false);
-            let signalled = fds[1].any().unwrap_or(false);
-            if signalled {
-                self.pass_on();
-            }
-            if readable {
+            if self.signal_or(Some(out.as_fd()))? {
                 let n = out.read(&mut chunk).map_err(|e| End::Unable(Failure::new(format!("read: {e}"))))?;
                 line.extend_from_slice(chunk.get(..n).unwrap_or_default());
                 if n == 0 || line.len() as u64 > LINE {
@@ -283,13 +272,21 @@ impl<'a> Run<'a> {
                 Ok(None) => {}
                 Err(e) => return Err(End::Unable(Failure::new(format!("wait: {e}")))),
             }
-            let mut fds = [PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(End::Unable(Failure::new(format!("poll: {}", e.desc())))),
-            }
-            self.pass_on();
+            self.signal_or(None)?;
         }
+    }
+
+    /// Waits for a signal, which is passed on, or for something to read; whether there is.
+    fn signal_or(&mut self, readable: Option<BorrowedFd>) -> Result<bool, End> {
+        let mut fds = vec![PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN)];
+        fds.extend(readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(End::Unable(Failure::new(format!("poll: {}", e.desc())))),
+        }
+        let ready = fds.get(1).is_some_and(|fd| fd.any().unwrap_or(false));
+        self.pass_on();
+        Ok(ready)
     }
 
     /// Takes the signals that came; those meant for us alone go on to the tools.
