@@ -1,5 +1,6 @@
 //! What this tool does to the kernel, as values.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(crate) enum Act {
     Join(Place),
     /// Removes a cgroup that has no children.
     Delete(PathBuf),
+    /// The cgroup's name on stdout.
+    Print(Id),
 }
 
 /// A container's cgroup directory, and which version it is.
@@ -73,6 +76,7 @@ impl Act {
             Self::Limit(limit, place) => set(&layout.group(id), *limit, place),
             Self::Join(place) => join(&layout.group(id), place),
             Self::Delete(dir) => remove(dir),
+            Self::Print(id) => writeln!(std::io::stdout(), "/{id}").map_err(|e| Error::stdout(&e)),
         }
     }
 }
@@ -94,6 +98,7 @@ impl say::Act for Act {
                 "0 is whoever writes; what it starts later is counted here, too",
             ),
             Self::Delete(dir) => Said::new(format!("rmdir {}", quote(dir)), "only an empty group can go"),
+            Self::Print(id) => Said::new(format!("echo /{id}"), ""),
         }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn plan_create(layout: &Layout, id: Id, limits: &[Limit]) -> Result<V
         let dir = layout.dir_of(limit.key.controller(), id);
         Act::Limit(*limit, Place { dir, v2: layout.v2() })
     }));
+    plan.push(Act::Print(id));
     Ok(plan)
 }
 
@@ -181,6 +182,7 @@ mod tests {
                 "mkdir /ps_42045",
                 "echo 100 > /ps_42045/cpu.weight",
                 "echo max > /ps_42045/memory.max",
+                "echo /ps_42045",
             ]
         );
         for act in &plan[1..] {
@@ -201,7 +203,7 @@ mod tests {
         // A kernel without pids will do.
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::among(dir.path(), &fake_v2(dir.path(), "cpu memory", "cpu memory")).unwrap();
-        assert_eq!(plan_create(&layout, id(), &[]).unwrap().len(), 1);
+        assert_eq!(plan_create(&layout, id(), &[]).unwrap().len(), 2);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use bocker_common::diag::OWN_FAILURE;
 use bocker_common::entry::{self, Uninterrupted};
 use bocker_common::say::{self, Explain};
-use bocker_common::{Error, Id, Result};
+use bocker_common::{Error, Id, Ids, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
@@ -55,8 +55,9 @@ enum Verb {
     Exec(Exec),
     /// Remove it everywhere; already gone is no error
     Delete {
-        /// The cgroup
-        id: Id,
+        /// The cgroup; or -: those whose ids are on stdin, one a line. Then the names of what is gone are printed
+        #[arg(value_name = "ID|-")]
+        ids: Ids,
         #[command(flatten)]
         explain: Explain,
     },
@@ -99,7 +100,7 @@ pub fn main() -> Result<ExitCode> {
         }
         (_, Err(error)) => Err(error),
         (Verb::Create { id, limits, explain }, Ok(layout)) => create(&layout, id, &limits, explain),
-        (Verb::Delete { id, explain }, Ok(layout)) => delete(&layout, id, explain),
+        (Verb::Delete { ids, explain }, Ok(layout)) => delete(&layout, ids, explain),
         (Verb::List { json }, Ok(layout)) => list(&layout, json),
         (Verb::Get { id, key }, Ok(layout)) => print(&[limits::get(&layout, id, key)?]),
     }
@@ -119,34 +120,31 @@ fn runs_a_command(words: &[OsString]) -> bool {
     false
 }
 
-/// All or nothing.
+/// All or nothing; prints the cgroup's name.
 fn create(layout: &Layout, id: Id, limits: &[Limit], explain: Explain) -> Result<()> {
     let plan = group::plan_create(layout, id, limits)?;
-    let _whole = Uninterrupted::begin();
-    let mut made: Vec<Act> = Vec::new();
-    say::perform(&plan, explain, |act| {
-        act.apply(layout, id)?;
-        made.extend(act.undo());
-        Ok(())
-    })
-    .inspect_err(|_| {
-        for undo in made.iter().rev() {
-            // What cannot be undone either is less worth saying than the first failure.
-            let _ = undo.apply(layout, id);
-        }
-    })
+    say::perform_whole(&plan, explain, |act| act.apply(layout, id), Act::undo)
 }
 
 /// As much as can be removed, whatever fails on the way.
-fn delete(layout: &Layout, id: Id, explain: Explain) -> Result<()> {
+fn delete(layout: &Layout, ids: Ids, explain: Explain) -> Result<()> {
+    let all = ids.all()?;
     let _whole = Uninterrupted::begin();
-    let mut failures = Vec::new();
-    for act in group::plan_delete(layout, id)? {
-        say::tell(&act, explain)?;
-        if !explain.dry_run {
-            failures.extend(act.apply(layout, id).err().map(|e| e.to_string()));
+    let (mut failures, mut gone) = (Vec::new(), Vec::new());
+    for id in all {
+        let before = failures.len();
+        let plan = group::plan_delete(layout, id)?;
+        for act in &plan {
+            say::tell(act, explain)?;
+            if !explain.dry_run {
+                failures.extend(act.apply(layout, id).err().map(|e| e.to_string()));
+            }
+        }
+        if ids == Ids::Stdin && !plan.is_empty() && failures.len() == before && !explain.dry_run {
+            gone.push(format!("/{id}"));
         }
     }
+    print(&gone)?;
     if failures.is_empty() { Ok(()) } else { Err(Error::plain(failures.join("; "))) }
 }
 

@@ -13,12 +13,13 @@ use crate::sys;
 /// Runs `tool` from a known state and reports its error, once, on stderr.
 ///
 /// - Descriptors from 3 on are close-on-exec: what a caller leaked reaches no payload (CVE-2024-21626).
-/// - The umask is 022, and no signal is blocked.
+/// - The umask is 022, no signal is blocked, and SIGCHLD is not ignored.
 pub fn run(tool: &'static str, main: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
     // Fails only on a kernel before 5.11, where there is nothing better to do.
     let _ = sys::cloexec_from(3);
     umask(Mode::from_bits_truncate(0o022));
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    sys::default_sigchld();
     match main() {
         Ok(code) => code,
         Err(error) => error.report(tool),
@@ -67,14 +68,26 @@ impl Uninterrupted {
     /// Blocks the four signals, `sigprocmask(2)`.
     pub fn begin() -> Self {
         let mut held = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        for signal in ENDING {
             held.add(signal);
         }
         let mut before = SigSet::empty();
         let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut before));
         Self(before)
     }
+
+    /// Whether one of them has come meanwhile: it ends the tool when this value is dropped.
+    pub fn is_told_to_end(&self) -> bool {
+        sys::pending().is_some_and(|pending| ENDING.iter().any(|signal| pending.contains(*signal)))
+    }
+
+    /// Holds them back for good: the work is done, and whoever waits for this tool is to learn that.
+    pub fn until_the_end(self) {
+        std::mem::forget(self);
+    }
 }
+
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
 impl Drop for Uninterrupted {
     fn drop(&mut self) {

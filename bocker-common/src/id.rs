@@ -1,6 +1,7 @@
 //! Ids: `img_NNNNN` and `ps_NNNNN`, and every kernel name that follows from one.
 
 use std::fmt;
+use std::io::BufRead;
 use std::str::FromStr;
 
 use crate::diag::{Error, USAGE};
@@ -112,6 +113,55 @@ impl FromStr for Id {
     }
 }
 
+/// An id on the command line, or `-`: those on stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// This one.
+    One(Id),
+    /// The first word of each line, as the tools' `list` prints them.
+    Stdin,
+}
+
+impl FromStr for Ids {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "-" { Ok(Self::Stdin) } else { text.parse().map(Self::One) }
+    }
+}
+
+impl Ids {
+    /// All of them.
+    ///
+    /// # Errors
+    /// Stdin cannot be read, or holds something else.
+    pub fn all(self) -> Result<Vec<Id>, Error> {
+        match self {
+            Self::One(id) => Ok(vec![id]),
+            Self::Stdin => read(std::io::stdin().lock()),
+        }
+    }
+}
+
+/// Ids from lines: words are parted by tabs, and the first one is the id.
+///
+/// # Errors
+/// A line that begins with something else; more than 16 MiB.
+pub fn read(input: impl BufRead) -> Result<Vec<Id>, Error> {
+    let mut input = input.take(16 << 20);
+    let mut ids = Vec::new();
+    let mut line = String::new();
+    while input.read_line(&mut line).map_err(|e| Error::new("read", "ids", e))? > 0 {
+        // The last line may have been cut off; 42 is no 42045.
+        if !line.ends_with('\n') {
+            return Err(Error::plain("read ids: the last line is not whole"));
+        }
+        ids.push(line.trim_end_matches('\n').split('\t').next().unwrap_or_default().parse()?);
+        line.clear();
+    }
+    Ok(ids)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +204,18 @@ mod tests {
             assert_eq!(error.exit_status(), USAGE, "{text:?}");
             assert!(error.to_string().len() < 200, "the message stays one short line");
         }
+    }
+
+    #[test]
+    fn reads_what_list_prints() {
+        let ids = read(&b"ps_42045\t10.0.0.45\t02:42:0a:00:00:2d\nimg_42002\n"[..]).unwrap();
+        assert_eq!(ids.iter().map(Id::to_string).collect::<Vec<_>>(), ["ps_42045", "img_42002"]);
+        assert_eq!(read(&b""[..]).unwrap(), []);
+        for text in [&b"ps_42045"[..], b"\n", b"ps_42045 x\n", b"\tps_42045\n", b"ps_42045\n\xff\n"] {
+            assert!(read(text).is_err(), "{text:?}");
+        }
+        assert_eq!("-".parse(), Ok(Ids::Stdin));
+        assert!("--".parse::<Ids>().is_err());
     }
 
     #[test]

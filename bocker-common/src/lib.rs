@@ -9,4 +9,4 @@ pub mod say;
 mod sys;
 
 pub use diag::{Error, Result};
-pub use id::{Id, Kind};
+pub use id::{Id, Ids, Kind};

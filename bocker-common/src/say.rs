@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::diag::{Error, Result};
+use crate::entry::Uninterrupted;
 
 /// `--explain` and `--dry-run`, the same on every verb that changes the kernel's state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
@@ -54,6 +55,35 @@ pub fn perform<A: Act>(acts: &[A], explain: Explain, mut act: impl FnMut(&A) -> 
         }
     }
     Ok(())
+}
+
+/// As [`perform`], all or nothing: if an act fails, or this tool is told to end meanwhile, what `undo` gives for those
+/// that were done is done, last first.
+///
+/// # Errors
+/// The first error of `act`.
+pub fn perform_whole<A: Act>(
+    acts: &[A],
+    explain: Explain,
+    mut act: impl FnMut(&A) -> Result<()>,
+    undo: impl Fn(&A) -> Option<A>,
+) -> Result<()> {
+    let whole = Uninterrupted::begin();
+    let mut undos = Vec::new();
+    let result = perform(acts, explain, |one| {
+        act(one)?;
+        undos.extend(undo(one));
+        Ok(())
+    });
+    if result.is_ok() && !whole.is_told_to_end() {
+        whole.until_the_end();
+        return Ok(());
+    }
+    for one in undos.iter().rev() {
+        // What cannot be undone either is less worth saying than the first failure.
+        let _ = act(one);
+    }
+    result
 }
 
 /// Says one act where `explain` asks for it: on stdout for a dry run, else on stderr.

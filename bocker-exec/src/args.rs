@@ -51,9 +51,9 @@ struct Typed {
     /// NAME|UID[:GROUP|GID] [default: the image's, or root]
     #[arg(long)]
     user: Option<String>,
-    /// Kill the container when the process that started this one dies
-    #[arg(long)]
-    die_with_parent: bool,
+    /// Kill the container when the process that started this one dies; with PID: do not begin if that was not PID
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
+    die_with_parent: Option<Option<i32>>,
     #[command(flatten)]
     explain: Explain,
     /// The command and its arguments [default: the image's ENTRYPOINT and CMD]
@@ -96,7 +96,7 @@ pub struct Args {
     pub env: Vec<OsString>,
     pub workdir: Option<OsString>,
     pub user: Option<String>,
-    pub die_with_parent: bool,
+    pub die_with_parent: Option<Option<i32>>,
     pub explain: Explain,
     pub command: Vec<OsString>,
 }

@@ -7,7 +7,7 @@ use bocker_common::{Error, Result, entry};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
-use nix::unistd::{getppid, pipe2};
+use nix::unistd::{Pid, getpid, getppid, pipe2};
 
 use crate::act::{self, Act, Inside};
 use crate::args::Args;
@@ -33,7 +33,7 @@ pub fn run(dir: &Path, args: &Args) -> Result<u8> {
         return Ok(0);
     }
 
-    let parent = if args.die_with_parent { Some(die_with_parent()?) } else { None };
+    let parent = args.die_with_parent.map(die_with_parent).transpose()?;
     let signals = take_signals()?;
     let (mut status, mut log) = (None, None);
     perform(&plan.outer, args.explain, |act| {
@@ -75,11 +75,18 @@ pub fn run(dir: &Path, args: &Args) -> Result<u8> {
 }
 
 /// SIGTERM when the parent dies; the supervisor then kills the payload, writes what is left, and ends.
-pub(crate) fn die_with_parent() -> Result<nix::unistd::Pid> {
+///
+/// `starter` is the parent's own number: it may have died before this program began, while the links before it ran.
+/// A shell that has nothing left to do execs its last command instead of starting it: then the number is ours.
+pub(crate) fn die_with_parent(starter: Option<i32>) -> Result<Pid> {
     let parent = getppid();
     nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(|e| Error::new("bind", "to the parent", e))?;
-    // It may have died in between.
-    if getppid() == parent { Ok(parent) } else { Err(Error::plain("the parent process has ended")) }
+    let was = starter.map_or(parent, Pid::from_raw);
+    if getppid() == parent && (was == parent || was == getpid()) {
+        Ok(parent)
+    } else {
+        Err(Error::plain("the parent process has ended"))
+    }
 }
 
 fn pipe() -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)> {

@@ -45,7 +45,7 @@ pub fn run(status_file: &Path, args: &Args) -> Result<u8> {
     }
 
     let signals = take_signals()?;
-    let parent = if args.die_with_parent { Some(crate::container::die_with_parent()?) } else { None };
+    let parent = args.die_with_parent.map(crate::container::die_with_parent).transpose()?;
     // Processes in there could otherwise attach to this one, or open its files, as soon as it is in their PID
     // namespace (CVE-2016-9962). execve(2) makes it dumpable again.
     nix::sys::prctl::set_dumpable(false).map_err(|e| Error::new("hide from", &name, e))?;

@@ -175,7 +175,7 @@ mod tests {
             env: Vec::new(),
             workdir: None,
             user: Some("1:2".into()),
-            die_with_parent: false,
+            die_with_parent: None,
             explain: Explain::default(),
             command: vec!["true".into()],
         }

@@ -1,6 +1,7 @@
 //! Which signals the supervisor passes on, and how.
 
 use nix::sys::signal::SigSet;
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
 
 use crate::sys;
 
@@ -51,6 +52,44 @@ pub fn deliver(signal: i32, status: &str) -> Deliver {
         Default::Stop => Deliver::Stop,
         Default::Nothing => Deliver::Forward,
     }
+}
+
+/// Whether the process of this `/proc/PID/status` is stopped.
+pub fn is_stopped(status: &str) -> bool {
+    status.lines().any(|line| line.starts_with("State:\tT"))
+}
+
+/// What a shell with job control knows of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// The shell started it, and waits for it to end or to stop.
+    Waited,
+    /// It belongs to such a job, by way of a process of the same group.
+    Member,
+    /// There is no such shell: what stopped now would never be continued.
+    Orphan,
+}
+
+/// Goes up from this process to the first one of another group: a shell if that is in the same session.
+pub fn job() -> Job {
+    let (group, session) = (getpgrp(), getsid(None));
+    let (mut parent, mut found) = (getppid(), Job::Waited);
+    while parent.as_raw() > 0 {
+        match getpgid(Some(parent)) {
+            Ok(other) if other == group => found = Job::Member,
+            Ok(_) if getsid(Some(parent)) == session => return found,
+            _ => return Job::Orphan,
+        }
+        let Some(next) = parent_of(parent) else { return Job::Orphan };
+        parent = next;
+    }
+    Job::Orphan
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().map(Pid::from_raw)
 }
 
 /// The signals that the supervisor takes: SIGCHLD, and all that can be meant for the payload.

@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Pid, getppid, pipe2, setsid};
 
 use crate::act;
 use crate::log::{Log, Stream};
-use crate::signals::{Deliver, deliver, taken};
+use crate::signals::{self, Deliver, Job, deliver, taken};
 use crate::status::Status;
 use crate::sys::{self, Ended};
 
@@ -23,7 +23,6 @@ use crate::sys::{self, Ended};
 /// # Errors
 /// `signalfd(2)`.
 pub fn take_signals() -> Result<SignalFd> {
-    sys::default_sigchld();
     let set = taken();
     let fail = |e| Error::new("take", "signals", bocker_common::diag::Reason::from(e));
     nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(fail)?;
@@ -95,7 +94,7 @@ struct Payload {
     /// `None` once it has been executed.
     report: Option<std::fs::File>,
     told: Vec<u8>,
-    /// Signals that came before, and whether from the terminal.
+    /// Signals that came before, and whether by a key of the terminal.
     held: Vec<(i32, bool)>,
     /// Its default action was done for it by SIGKILL.
     killed_for: Option<i32>,
@@ -189,8 +188,8 @@ impl Supervisor {
             if let Some(status) = &self.status {
                 status.running(payload.pid);
             }
-            for (signal, terminal) in std::mem::take(&mut payload.held) {
-                payload.deliver(signal, terminal, self.first);
+            for (signal, key) in std::mem::take(&mut payload.held) {
+                payload.deliver(signal, key, self.first);
             }
         }
     }
@@ -199,22 +198,21 @@ impl Supervisor {
     fn take(&self, payload: &mut Payload) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = info.ssi_signo as i32;
-            // SI_KERNEL: a key of the terminal, and no kill(2).
-            let terminal = info.ssi_code > 0;
-            let end = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT);
-            payload.told_to_end |= end;
+            // SI_KERNEL: no kill(2), but a key of the terminal.
+            let key = info.ssi_code > 0 && matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP);
+            payload.told_to_end |= ends(signal);
             if signal == libc::SIGCHLD {
                 self.collect(payload);
             } else if payload.status.is_some() {
                 // The payload has ended; somebody who does not read our output keeps us. Then this one is for us.
-                payload.stop |= end;
+                payload.stop |= ends(signal);
             } else if signal == libc::SIGTERM && self.parent.is_some_and(|parent| parent != getppid()) {
                 // --die-with-parent. Not SIGKILL to ourselves: the log and the status are still to be written.
                 let _ = sys::kill(payload.pid, libc::SIGKILL);
             } else if payload.report.is_some() {
-                payload.held.push((signal, terminal));
+                payload.held.push((signal, key));
             } else {
-                payload.deliver(signal, terminal, self.first);
+                payload.deliver(signal, key, self.first);
             }
         }
     }
@@ -245,13 +243,15 @@ impl Supervisor {
 }
 
 impl Payload {
-    fn deliver(&mut self, signal: i32, terminal: bool, first: bool) {
-        let how = match signal {
-            // In a session without a terminal the kernel drops it for everyone: see setpgid(2), "orphaned process group".
-            libc::SIGTSTP if !first => Deliver::Stop,
-            _ if !first => Deliver::Forward,
-            _ => deliver(signal, &std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default()),
-        };
+    fn deliver(&mut self, signal: i32, key: bool, first: bool) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        // A joined command is no process 1: it gets what comes. But its session has no terminal, and there the kernel
+        // lets nothing stop: setpgid(2), "orphaned process group".
+        let how = if first || signal == libc::SIGTSTP { deliver(signal, &status) } else { Deliver::Forward };
+        let job = signals::job();
+        if how == Deliver::Stop && job == Job::Orphan {
+            return;
+        }
         let send = match how {
             Deliver::Forward => signal,
             Deliver::Kill => {
@@ -262,10 +262,14 @@ impl Payload {
         };
         // Not reaped yet, so it is the payload or its zombie. A key goes to the whole group, as it would had the payload
         // not a session of its own: to what a shell waits for, too.
-        let whom = if terminal && how == Deliver::Forward { Pid::from_raw(-self.pid.as_raw()) } else { self.pid };
+        let whom = if key && how == Deliver::Forward { Pid::from_raw(-self.pid.as_raw()) } else { self.pid };
         let _ = sys::kill(whom, send);
-        if signal == libc::SIGTSTP {
-            // The shell's job control wants the job to stop; SIGCONT comes through `signals`.
+        if ends(signal) && signals::is_stopped(&status) {
+            // Who is told to end must be able to.
+            let _ = sys::kill(self.pid, libc::SIGCONT);
+        }
+        // Started by `bocker`, that one stops for the shell; we stay awake to hear when it dies.
+        if signal == libc::SIGTSTP && job == Job::Waited {
             let _ = sys::kill(nix::unistd::getpid(), libc::SIGSTOP);
         }
     }
@@ -276,6 +280,10 @@ impl Payload {
             None => Ok(status),
         }
     }
+}
+
+fn ends(signal: i32) -> bool {
+    matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 
 struct Ready {

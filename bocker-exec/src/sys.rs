@@ -58,12 +58,6 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// SIGCHLD as it should be: a caller that ignores it would make our `wait(2)` fail with ECHILD.
-pub(crate) fn default_sigchld() {
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-}
-
 /// A set of signals by number; nix's own names no real-time signals.
 pub(crate) fn signal_set(signals: &[i32]) -> SigSet {
     // SAFETY: sigemptyset initialises the set before it is used; sigaddset refuses bad numbers.

@@ -84,7 +84,7 @@ impl say::Act for Act {
             Self::DeleteBridge => Said::new(format!("ip link delete {BRIDGE}"), "its address and route go with it"),
             Self::AddNames => Said::new(
                 format!(
-                    "mkdir -p {NAMES}\nmountpoint -q {NAMES} || mount --bind {NAMES} {NAMES}\nmount --make-shared {NAMES}"
+                    "mkdir -p {NAMES}\nmount --make-shared {NAMES} 2>/dev/null || {{ mount --bind {NAMES} {NAMES} && mount --make-shared {NAMES}; }}"
                 ),
                 "where names of network namespaces live: shared, so that one that goes, goes everywhere",
             ),

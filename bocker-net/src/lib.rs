@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use bocker_common::diag::OWN_FAILURE;
 use bocker_common::entry::{self, Uninterrupted, need_root};
 use bocker_common::say::{self, Explain};
-use bocker_common::{Error, Id, Kind, Result};
+use bocker_common::{Error, Id, Ids, Kind, Result};
 use clap::{Parser, Subcommand};
 
 mod act;
@@ -47,6 +47,9 @@ enum Verb {
         /// Take all of it back; forwarding becomes what it was
         #[arg(long)]
         undo: bool,
+        /// Only see whether it would be refused
+        #[arg(long, conflicts_with = "undo")]
+        check: bool,
         #[command(flatten)]
         explain: Explain,
     },
@@ -63,9 +66,9 @@ enum Verb {
     },
     /// Remove both; already gone is no error
     Down {
-        /// The container's id
-        #[arg(value_parser = container_id)]
-        id: Id,
+        /// The container's id; or -: those on stdin, one a line. Then the names of what is gone are printed
+        #[arg(value_name = "ID|-")]
+        ids: Ids,
         #[command(flatten)]
         explain: Explain,
     },
@@ -89,7 +92,10 @@ enum Verb {
 }
 
 fn container_id(word: &str) -> Result<Id> {
-    let id: Id = word.parse()?;
+    container(word.parse()?)
+}
+
+fn container(id: Id) -> Result<Id> {
     match id.kind() {
         Kind::Container => Ok(id),
         Kind::Image => Err(Error::plain(format!("{id} is an image; only a container has a network (as ps_42045)"))),
@@ -104,10 +110,11 @@ pub fn main() -> Result<ExitCode> {
     let runs_a_command = |words: &[OsString]| (words.get(1)? == "exec").then_some(OWN_FAILURE);
     let cli: Cli = entry::parse(runs_a_command)?;
     match cli.verb {
-        Verb::Setup { undo: false, explain } => setup(Subnet::from_environment()?, explain),
-        Verb::Setup { undo: true, explain } => undo(explain),
+        Verb::Setup { check: true, .. } => check(Subnet::from_environment()?),
+        Verb::Setup { undo: false, explain, .. } => setup(Subnet::from_environment()?, explain),
+        Verb::Setup { undo: true, explain, .. } => undo(explain),
         Verb::Up { setup, id, explain } => up(id, setup, Subnet::from_environment()?, explain),
-        Verb::Down { id, explain } => down(id, explain),
+        Verb::Down { ids, explain } => down(ids, explain),
         Verb::Exec { id, explain, command } => chain::exec(id, &command, explain),
         Verb::List { json } => list::list(json),
     }
@@ -118,6 +125,11 @@ fn setup(subnet: Subnet, explain: Explain) -> Result<()> {
     let mut kernel = begin("setup", explain)?;
     let _lock = bridge::lock(explain)?;
     make_bridge(&mut kernel, subnet, explain)
+}
+
+fn check(subnet: Subnet) -> Result<()> {
+    let kernel = begin("setup", Explain::default())?;
+    bridge::plan_setup(&bridge::see(&kernel, Some(subnet))?, subnet).map(drop)
 }
 
 /// Makes what is missing, and says so in one line. Silent where nothing is.
@@ -138,7 +150,8 @@ fn undo(explain: Explain) -> Result<()> {
     let mut kernel = begin("setup --undo", explain)?;
     let _lock = bridge::lock(explain)?;
     let plan = bridge::plan_undo(&bridge::see(&kernel, None)?)?;
-    perform(&mut kernel, &plan, explain)
+    let _whole = Uninterrupted::begin();
+    say::perform(&plan, explain, |act| kernel.apply(act))
 }
 
 fn up(id: Id, with_setup: bool, subnet: Subnet, explain: Explain) -> Result<()> {
@@ -166,20 +179,25 @@ fn set_up_if_needed(kernel: &mut Kernel, subnet: Subnet, explain: Explain) -> Re
 }
 
 /// Takes everything down that is there, whatever fails on the way.
-fn down(id: Id, explain: Explain) -> Result<()> {
-    let mut kernel = begin(&format!("down {id}"), explain)?;
+fn down(ids: Ids, explain: Explain) -> Result<()> {
+    let all = ids.all()?.into_iter().map(container).collect::<Result<Vec<_>>>()?;
+    let mut kernel = begin("down", explain)?;
     let _whole = Uninterrupted::begin();
     let mut failures = Vec::new();
-    for act in container::plan_down(id, &kernel)? {
-        say::tell(&act, explain)?;
-        if !explain.dry_run {
-            failures.extend(kernel.apply(&act).err());
+    for id in all {
+        let before = failures.len();
+        let plan = container::plan_down(id, &kernel)?;
+        for act in &plan {
+            say::tell(act, explain)?;
+            if !explain.dry_run {
+                failures.extend(kernel.apply(act).err().map(|e| e.to_string()));
+            }
+        }
+        if ids == Ids::Stdin && !plan.is_empty() && failures.len() == before && !explain.dry_run {
+            writeln!(std::io::stdout(), "{}", id.netns()).map_err(|e| Error::stdout(&e))?;
         }
     }
-    match failures.as_slice() {
-        [] => Ok(()),
-        several => Err(Error::plain(several.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
-    }
+    if failures.is_empty() { Ok(()) } else { Err(Error::plain(failures.join("; "))) }
 }
 
 fn begin(act: &str, explain: Explain) -> Result<Kernel> {
@@ -189,21 +207,9 @@ fn begin(act: &str, explain: Explain) -> Result<Kernel> {
     Kernel::open()
 }
 
-/// Does the acts; when one fails, undoes those before it, last first.
+/// Does the acts, all or none.
 fn perform(kernel: &mut Kernel, plan: &[Act], explain: Explain) -> Result<()> {
-    let _whole = Uninterrupted::begin();
-    let mut done = Vec::new();
-    say::perform(plan, explain, |act| {
-        kernel.apply(act)?;
-        done.push(act.clone());
-        Ok(())
-    })
-    .inspect_err(|_| {
-        for undo in done.iter().rev().filter_map(Act::undo) {
-            // What cannot be undone either is less worth saying than the first failure.
-            let _ = kernel.apply(&undo);
-        }
-    })
+    say::perform_whole(plan, explain, |act| kernel.apply(act), Act::undo)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -110,16 +111,29 @@ pub(crate) enum Directory {
     InUse,
 }
 
-/// Looks at /run/netns, proc_pid_mountinfo(5).
+/// Looks at /run/netns.
 pub(crate) fn directory() -> Directory {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if !mounts.lines().any(|line| line.split(' ').nth(4) == Some(DIRECTORY)) {
+    if !File::open(DIRECTORY).is_ok_and(|directory| is_mount_point(&directory)) {
         return Directory::Plain;
     }
     match std::fs::read_dir(DIRECTORY).map(|mut names| names.next().is_none()) {
         Ok(true) => Directory::Empty,
         _ => Directory::InUse,
     }
+}
+
+/// Whether a mount begins at the open directory itself.
+///
+/// By the mount's number, proc_pid_fdinfo(5), not by its place alone: a mount of the same place may lie hidden below one
+/// of /run. In bytes, for the names of others need not be text.
+fn is_mount_point(directory: &File) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", directory.as_raw_fd())).unwrap_or_default();
+    let Some(number) = info.lines().find_map(|line| line.strip_prefix("mnt_id:")) else { return false };
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mounts.split(|byte| *byte == b'\n').any(|line| {
+        let mut words = line.split(|byte| *byte == b' ');
+        words.next() == Some(number.trim().as_bytes()) && words.nth(3) == Some(DIRECTORY.as_bytes())
+    })
 }
 
 /// Takes the empty directory back. Somebody who puts a name there meanwhile keeps it: rmdir(2) and umount2(2) refuse.

@@ -24,7 +24,7 @@ impl Default for Subnet {
 impl Subnet {
     /// `BOCKER_SUBNET`, or the default.
     pub(crate) fn from_environment() -> Result<Self> {
-        match std::env::var_os("BOCKER_SUBNET") {
+        match std::env::var_os("BOCKER_SUBNET").filter(|text| !text.is_empty()) {
             None => Ok(Self::default()),
             Some(text) => text.to_string_lossy().parse(),
         }

@@ -80,10 +80,8 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The image's id
-        image: OsString,
-        /// The command that it is for, for `ps`
-        #[arg(last = true)]
+        /// The image's id, then the command that it is for, as `ps` shows it
+        #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [--] COMMAND")]
         words: Vec<OsString>,
     },
     /// Replace an image by a snapshot of a container
@@ -114,6 +112,9 @@ enum Verb {
         /// Only if it is a container that runs
         #[arg(long)]
         running: bool,
+        /// Only if it does not run, and the names that follow from its id are its own
+        #[arg(long, conflicts_with = "running")]
+        stopped: bool,
         #[command(flatten)]
         setup: Setup,
         /// Its id
@@ -143,6 +144,11 @@ enum Verb {
         id: OsString,
         /// The file's name
         file: OsString,
+    },
+    /// Of the ids on stdin, one a line, print those of containers that have ended or are in no store of this host
+    Orphans {
+        #[command(flatten)]
+        setup: Setup,
     },
     /// Remove what a crash left half-made, and layers that no image needs; prints the names
     Gc {
@@ -232,8 +238,12 @@ fn run(cli: Cli) -> Result<()> {
             let id = unpack::unpack(&open(&root, setup, explain)?, source.as_deref(), explain)?;
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
-        Verb::Snapshot { ids, setup, explain, image, words } => {
+        Verb::Snapshot { ids, setup, explain, words } => {
             let ids = ids.unwrap_or((FIRST, LAST));
+            let mut words = words.into_iter().peekable();
+            let image = words.next().unwrap_or_default();
+            words.next_if(|word| word == "--");
+            let words: Vec<_> = words.collect();
             verbs::snapshot(&open(&root, setup, explain)?, &image.to_string_lossy(), ids, &words, explain)
         }
         Verb::Commit { setup, explain, container, image } => {
@@ -243,7 +253,15 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Rm { unstarted, setup, explain, id } => {
             verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, explain)
         }
-        Verb::Path { running, setup, id } => verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), running),
+        Verb::Path { running, stopped, setup, id } => {
+            let must = match (running, stopped) {
+                (true, _) => verbs::Must::Run,
+                (_, true) => verbs::Must::Stand,
+                _ => verbs::Must::Be,
+            };
+            verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
+        }
+        Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
         Verb::Cat { setup, id, file } => {
@@ -267,7 +285,7 @@ mod tests {
     fn words_after_the_mark_are_the_commands() {
         let cli = Cli::try_parse_from(["bocker-store", "snapshot", "img_42002", "--", "ls", "--setup", "-x"]).unwrap();
         let Verb::Snapshot { words, setup, .. } = cli.verb else { panic!() };
-        assert_eq!((words.len(), setup.setup), (3, false));
+        assert_eq!((words.len(), setup.setup), (5, false));
         let error = usage(&Cli::try_parse_from(["bocker-store", "snapshot"]).unwrap_err()).unwrap_err();
         assert_eq!(error.exit_status(), USAGE);
         assert!(!error.to_string().contains('\n'), "{error}");

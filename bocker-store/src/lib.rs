@@ -2,6 +2,7 @@
 //!
 //! btrfs is asked by its ioctls; no program is started but `mkfs.btrfs`, once, by `init`.
 
+pub mod claims;
 mod cli;
 mod import;
 pub mod layer;

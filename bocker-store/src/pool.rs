@@ -4,6 +4,7 @@
 //! The loop device lets go of the file by itself when the file system is unmounted (autoclear), so nothing is left to
 //! detach, also after a crash.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -13,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bocker_common::entry::Uninterrupted;
-use bocker_common::say::{Explain, Said, perform, quote};
+use bocker_common::say::{Explain, Said, perform, perform_whole, quote};
 use bocker_common::{Error, Kind, Result};
 use nix::errno::Errno as Nix;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::claims::{Claims, DIRECTORY, gone};
 use crate::layer::names;
 use crate::store::{LAYERS, NEW, Store, is_btrfs, to_nix};
 use crate::sys;
@@ -50,12 +52,26 @@ pub enum Act {
     Remove(PathBuf),
     /// The empty directory goes.
     RemoveDirectory(PathBuf),
+    /// The host's ids: those of this store are free, and if no other store has one the directory goes.
+    Forget(Option<PathBuf>),
+}
+
+impl Act {
+    /// The act that takes this one back.
+    fn undo(&self) -> Option<Self> {
+        match self {
+            Self::Allocate(file, _) => Some(Self::Remove(file.clone())),
+            Self::Rename(_, file) => Some(Self::Remove(file.clone())),
+            Self::Mount(_, dir) => Some(Self::Unmount(dir.clone())),
+            _ => None,
+        }
+    }
 }
 
 impl bocker_common::say::Act for Act {
     fn say(&self) -> Said {
         match self {
-            Self::Directory(dir) => Said::new(format!("mkdir -p -m 700 {}", quote(dir)), "the store's place"),
+            Self::Directory(dir) => Said::new(format!("mkdir -m 700 {}", quote(dir)), "the store's place"),
             Self::Allocate(file, size) => Said::new(
                 format!("rm -f {0}\n(umask 077; truncate -s {size} {0})", quote(file)),
                 "a sparse file: it takes room as it is filled",
@@ -75,6 +91,14 @@ impl bocker_common::say::Act for Act {
             Self::Unmount(dir) => Said::new(format!("umount {}", quote(dir)), "the loop device detaches itself"),
             Self::Remove(file) => Said::new(format!("rm -f {}", quote(file)), "images and containers go with it"),
             Self::RemoveDirectory(dir) => Said::new(format!("rmdir {}", quote(dir)), ""),
+            Self::Forget(store) => {
+                let rmdir = format!("rmdir --ignore-fail-on-non-empty {DIRECTORY}");
+                let shell = match store {
+                    Some(store) => format!("find {DIRECTORY} -lname {} -delete\n{rmdir}", quote(store)),
+                    None => rmdir,
+                };
+                Said::new(shell, "which ids are whose on this host; none is this store's any more")
+            }
         }
     }
 }
@@ -139,10 +163,12 @@ pub fn init(root: &Path, size: u64, explain: Explain) -> Result<bool> {
         perform(&plan(root, size)?, explain, |_| Ok(()))?;
         return Ok(true);
     }
+    let mut made = false;
     let _alone = loop {
         // The lock is the directory below the mount: who comes later waits here, then finds btrfs.
         if open_dir(root)?.is_none() {
             perform(&[Act::Directory(root.to_owned())], explain, apply)?;
+            made = true;
         }
         let Some(dir) = open_dir(root)? else { continue };
         rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(|e| fail("lock", root)(io_of(e)))?;
@@ -156,8 +182,11 @@ pub fn init(root: &Path, size: u64, explain: Explain) -> Result<bool> {
             break dir;
         }
     };
-    perform(&plan(root, size)?, explain, apply)?;
-    Ok(true)
+    let done = plan(root, size).and_then(|plan| perform_whole(&plan, explain, apply, Act::undo));
+    if done.is_err() && made {
+        let _ = std::fs::remove_dir(root);
+    }
+    done.map(|()| true)
 }
 
 /// The acts that lead from what is there to a mounted store.
@@ -236,11 +265,12 @@ pub fn undo(root: &Path, explain: Explain) -> Result<()> {
     let _whole = Uninterrupted::begin();
     let mut acts = Vec::new();
     let mut directory = open_dir(root)?.is_some();
+    let claims = Claims::default();
     if ready(root)? {
         if !mounted_from(root, &file)? {
             let _ =
                 writeln!(io::stderr(), "bocker-store: {} is a btrfs that init did not make; it stays", root.display());
-            return Ok(());
+            return if claims.exist() { perform(&[Act::Forget(None)], explain, apply) } else { Ok(()) };
         }
         let store = Store::open(root)?;
         for id in store.list(Kind::Container)? {
@@ -260,22 +290,25 @@ pub fn undo(root: &Path, explain: Explain) -> Result<()> {
     if directory && !acts.is_empty() {
         acts.push(Act::RemoveDirectory(root.to_owned()));
     }
+    if claims.exist() {
+        acts.push(Act::Forget(Some(root.to_owned())));
+    }
     perform(&acts, explain, apply)
 }
 
 /// True if what is mounted at `root` is on a loop device whose file is `file`.
 fn mounted_from(root: &Path, file: &Path) -> Result<bool> {
-    let table =
-        std::fs::read_to_string("/proc/self/mountinfo").map_err(fail("read", Path::new("/proc/self/mountinfo")))?;
+    // In bytes: the names of others' mounts need not be text.
+    let table = std::fs::read("/proc/self/mountinfo").map_err(fail("read", Path::new("/proc/self/mountinfo")))?;
     let Ok(file) = std::fs::metadata(file) else { return Ok(false) };
-    for line in table.lines() {
-        let mut words = line.split(' ');
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut words = line.split(|byte| *byte == b' ');
         if words.nth(4).map(unescape).as_deref() != Some(root.as_os_str().as_bytes()) {
             continue;
         }
-        let Some(source) = words.skip_while(|word| *word != "-").nth(2) else { continue };
+        let Some(source) = words.skip_while(|word| *word != b"-").nth(2) else { continue };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        if let Ok(device) = rustix::fs::open(source, flags, Mode::empty())
+        if let Ok(device) = rustix::fs::open(OsStr::from_bytes(source), flags, Mode::empty())
             && let Ok(info) = sys::loop_status(&device)
             && (info.device, info.inode) == (file.dev(), file.ino())
         {
@@ -286,8 +319,8 @@ fn mounted_from(root: &Path, file: &Path) -> Result<bool> {
 }
 
 /// mountinfo writes blanks and backslashes as octal numbers, proc(5).
-fn unescape(word: &str) -> Vec<u8> {
-    let (mut out, mut bytes) = (Vec::new(), word.bytes());
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let (mut out, mut bytes) = (Vec::new(), word.iter().copied());
     while let Some(byte) = bytes.next() {
         if byte == b'\\' {
             let value =
@@ -304,16 +337,20 @@ fn apply(act: &Act) -> Result<()> {
     match act {
         Act::Directory(dir) => {
             use std::os::unix::fs::DirBuilderExt;
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-            made.map_err(fail("create", dir))
+            match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+                // Somebody who does the same was faster.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                // Not made, too: nobody would take it back.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    let parent = dir.parent().unwrap_or(dir).display();
+                    Err(fail("create", dir)(e).hint(format!("mkdir -p {parent}")))
+                }
+                done => done.map_err(fail("create", dir)),
+            }
         }
         Act::Allocate(path, size) => {
             // What a crash left under this name is not complete.
-            match std::fs::remove_file(path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(fail("remove", path)(e)),
-            }
+            gone(std::fs::remove_file(path)).map_err(fail("remove", path))?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file =
                 rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| fail("create", path)(io_of(e)))?;
@@ -323,12 +360,17 @@ fn apply(act: &Act) -> Result<()> {
         Act::Rename(from, to) => std::fs::rename(from, to).map_err(fail("rename to", to)),
         Act::Mount(file, dir) => mount(file, dir),
         Act::Private(dir) => rustix::fs::chmod(dir, Mode::RWXU).map_err(|e| fail("chmod", dir)(io_of(e))),
-        Act::Unmount(dir) => rustix::mount::unmount(dir, UnmountFlags::empty()).map_err(|e| {
-            let error = fail("unmount", dir)(io_of(e));
-            if e == Errno::BUSY { error.hint("something still uses it: see fuser -m or lsof") } else { error }
-        }),
-        Act::Remove(path) => std::fs::remove_file(path).map_err(fail("remove", path)),
-        Act::RemoveDirectory(dir) => std::fs::remove_dir(dir).map_err(fail("remove", dir)),
+        Act::Unmount(dir) => match rustix::mount::unmount(dir, UnmountFlags::empty()) {
+            Err(Errno::BUSY) => {
+                Err(fail("unmount", dir)(io_of(Errno::BUSY)).hint("something still uses it: see fuser -m or lsof"))
+            }
+            // No mount any more: somebody who does the same was faster.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            Err(e) => Err(fail("unmount", dir)(io_of(e))),
+        },
+        Act::Remove(path) => gone(std::fs::remove_file(path)).map_err(fail("remove", path)),
+        Act::RemoveDirectory(dir) => gone(std::fs::remove_dir(dir)).map_err(fail("remove", dir)),
+        Act::Forget(store) => Claims::default().forget(store.as_deref()),
     }
 }
 
@@ -421,6 +463,6 @@ mod tests {
 
     #[test]
     fn mountinfo_words() {
-        assert_eq!(unescape(r"/var/a\040b\134c"), br"/var/a b\c");
+        assert_eq!(unescape(br"/var/a\040b\134c"), br"/var/a b\c");
     }
 }

@@ -18,6 +18,7 @@ use nix::errno::Errno as Nix;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::claims::{self, Claims};
 use crate::layer::{is_dir, lstat, names};
 use crate::sys;
 
@@ -40,6 +41,8 @@ pub struct Store {
     /// Its absolute path.
     pub path: PathBuf,
     dir: OwnedFd,
+    /// Which ids are whose on this host.
+    pub claims: Claims,
 }
 
 /// One change of the store. Names are relative to it and ours, so they are safe in a path.
@@ -49,6 +52,10 @@ pub enum Step {
     Subvolume(String),
     /// A writable snapshot of the first as the second.
     Snapshot(String, String),
+    /// The host's ids: this container's is ours; done by who makes it.
+    Claim(Id),
+    /// And no longer, if it was ours.
+    Release(Id),
     /// A directory.
     Directory(String),
     /// A small file with this text.
@@ -100,6 +107,18 @@ impl bocker_common::say::Act for Act {
             Step::Snapshot(of, name) => Said::new(
                 format!("btrfs subvolume snapshot {} {} >/dev/null", at(of), at(name)),
                 "a writable copy that shares every block; the name is the claim",
+            ),
+            Step::Claim(id) => Said::new(
+                format!(
+                    "mkdir -p -m 700 {0}\n[ -e {0}/{id}/{id} ] || rm -f {0}/{id}\nln -s {1} {0}/{id}",
+                    claims::DIRECTORY,
+                    quote(&self.root)
+                ),
+                "names and address follow from the number alone: on this host the id is this store's",
+            ),
+            Step::Release(id) => Said::new(
+                format!("[ ! {0}/{id} -ef {1} ] || rm -f {0}/{id}", claims::DIRECTORY, quote(&self.root)),
+                "the id is free again",
             ),
             Step::Directory(name) => Said::new(format!("mkdir {}", at(name)), "what becomes the container's /"),
             Step::Write(name, bytes) => {
@@ -285,7 +304,12 @@ impl Store {
             return Err(Error::new("open", path.display(), format!("others may enter it, its mode is {mode:o}"))
                 .hint(format!("chmod 700 {}", path.display())));
         }
-        Ok(Self { path: path.to_owned(), dir })
+        Ok(Self { path: path.to_owned(), dir, claims: Claims::default() })
+    }
+
+    /// Whether this is the store at `path`, whatever it is called there.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        claims::same(path, &self.dir)
     }
 
     /// The store's own directory.
@@ -421,10 +445,15 @@ impl Store {
         for attempt in 0..2 {
             for id in Self::candidates(kind, range) {
                 let (name, temporary) = (id.to_string(), format!("{NEW}{id}"));
-                if self.taken(&name)? || self.taken(&temporary)? {
+                let container = kind == Kind::Container;
+                if self.taken(&name)? || self.taken(&temporary)? || container && self.claims.owner(id)?.is_some() {
                     continue;
                 }
-                let mut acts: Vec<_> = plan(&temporary).into_iter().map(|step| self.act(step)).collect();
+                let mut steps = plan(&temporary);
+                if container {
+                    steps.insert(1, Step::Claim(id));
+                }
+                let mut acts: Vec<_> = steps.into_iter().map(|step| self.act(step)).collect();
                 acts.push(self.act(Step::Publish(temporary, name.clone())));
                 if explain.dry_run {
                     acts.push(self.act(Step::Print(id)));
@@ -438,8 +467,15 @@ impl Store {
                 if self.taken(&name)? {
                     continue;
                 }
+                let mut ours = None;
+                if container {
+                    // Another store of this host may have been faster.
+                    let Some(claim) = self.claims.take(id, &self.path)? else { continue };
+                    ours = Some(claim);
+                }
                 perform(rest, explain, |act| if fill(&act.step, &building)? { Ok(()) } else { self.apply(&act.step) })?;
                 building.keep();
+                ours.into_iter().for_each(claims::Claim::keep);
                 return Ok(id);
             }
             // Claims of the dead count as taken; they go before giving up.
@@ -510,12 +546,15 @@ impl Store {
                 }
                 Ok(())
             }
+            Step::Release(id) => self.claims.release(*id, &self.dir),
             Step::Sync => rustix::fs::syncfs(&self.dir).map_err(to_nix).map_err(self.fail("sync", "")),
             Step::Publish(from, to) => self.rename(from, to, RenameFlags::NOREPLACE),
             Step::Exchange(new, old) => self.rename(new, old, RenameFlags::EXCHANGE),
             Step::Delete(name, _) => self.delete(name),
             // Words of a dry run, or done by the caller.
-            Step::Copy(..) | Step::Layer(..) | Step::Seal(_) | Step::Unpack(_) | Step::Print(_) => Ok(()),
+            Step::Copy(..) | Step::Layer(..) | Step::Seal(_) | Step::Unpack(_) | Step::Claim(_) | Step::Print(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -630,6 +669,11 @@ impl Store {
             perform(&[self.act(self.deletion(&name)?)], explain, |act| self.apply(&act.step))?;
             count += 1;
             told(&name)?;
+        }
+        for id in self.claims.stale()? {
+            perform(&[self.act(Step::Release(id))], explain, |_| self.claims.sweep(id))?;
+            count += 1;
+            told(&self.claims.link(id).to_string_lossy())?;
         }
         count += self.prune(None, explain, told)?;
         Ok(count)

@@ -9,13 +9,13 @@ use bocker_common::diag::printable;
 use bocker_common::entry::Uninterrupted;
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::{Explain, perform, tell};
-use bocker_common::{Error, Id, Kind, Result};
+use bocker_common::{Error, Id, Ids, Kind, Result};
 use rustix::io::Errno;
 
 use crate::import as copier;
 use crate::oci::{Config, plain_config};
 use crate::signal::Interrupt;
-use crate::store::{NEW, Step, Store, joined, nested, short, to_nix};
+use crate::store::{NEW, Step, Stopped, Store, joined, nested, short, to_nix};
 
 /// Writes to stdout, where only data goes.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
@@ -75,7 +75,7 @@ pub(crate) fn snapshot(
         command = Config::parse(&store.text(image, "config")).map(|config| config.command.join(" "))?.into_bytes();
     }
     command.push(b'\n');
-    let _whole = Uninterrupted::begin();
+    let whole = Uninterrupted::begin();
     let plan = |new: &str| {
         vec![
             Step::Snapshot(image.to_string(), new.to_owned()),
@@ -84,7 +84,27 @@ pub(crate) fn snapshot(
         ]
     };
     let id = store.create(Kind::Container, ids, explain, plan, |_, _| Ok(false))?;
-    print_id(id, explain)
+    if explain.dry_run {
+        return Ok(());
+    }
+    let printed = print_id(id, explain);
+    if printed.is_ok() && !whole.is_told_to_end() {
+        whole.until_the_end();
+    } else {
+        // Nobody knows of it.
+        store.apply(&Step::Delete(id.to_string(), Vec::new())).and_then(|()| store.apply(&Step::Release(id)))?;
+    }
+    printed
+}
+
+/// The lock of a container that does not run.
+fn stopped(store: &Store, id: Id) -> Result<Stopped> {
+    store.stopped(id)?.ok_or_else(|| {
+        let status = store.text(id, "status");
+        let pid: String = String::from_utf8_lossy(&status).chars().filter(char::is_ascii_digit).take(10).collect();
+        let way_out = if pid.is_empty() { "it is starting".to_owned() } else { format!("kill -KILL {pid} ends it") };
+        running(id, way_out)
+    })
 }
 
 fn running(id: Id, way_out: impl std::fmt::Display) -> Error {
@@ -136,37 +156,69 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
 /// `rm`: an image, or a container that does not run.
 pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, explain: Explain) -> Result<()> {
     let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
-    // Held while it is deleted: it cannot start meanwhile.
-    let lock = store.stopped(id)?;
-    let status = store.text(id, "status");
     // bocker-exec writes it when the payload has been executed, not before.
-    if unstarted && (lock.is_none() || !status.is_empty()) {
+    if unstarted && (store.stopped(id)?.is_none() || !store.text(id, "status").is_empty()) {
         return Ok(());
     }
-    if lock.is_none() {
-        let pid: String = String::from_utf8_lossy(&status).chars().filter(char::is_ascii_digit).take(10).collect();
-        let way_out = if pid.is_empty() { "it is starting".to_owned() } else { format!("kill -KILL {pid} ends it") };
-        return Err(running(id, way_out));
-    }
+    // Held while it is deleted: it cannot start meanwhile.
+    let _lock = stopped(store, id)?;
     let _whole = Uninterrupted::begin();
-    let step =
+    let deletion =
         if explain.explain || explain.dry_run { store.deletion(name)? } else { Step::Delete(name.to_owned(), vec![]) };
-    perform(&[store.act(step)], explain, |act| store.apply(act.step()))?;
+    let mut acts = vec![store.act(deletion)];
+    if id.kind() == Kind::Container {
+        acts.push(store.act(Step::Release(id)));
+    }
+    perform(&acts, explain, |act| store.apply(act.step()))?;
     if id.kind() == Kind::Image {
         store.prune(Some((id, None)), explain, |_| Ok(()))?;
     }
     Ok(())
 }
 
+/// What a container must do for its path to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Must {
+    /// Nothing; images have a path, too.
+    Be,
+    /// Run.
+    Run,
+    /// Not run, so that its network and cgroup can go: and they must be its own.
+    Stand,
+}
+
 /// `path`: where it lies.
-pub(crate) fn path(store: &Store, name: &str, must_run: bool) -> Result<()> {
-    let id = if must_run { store.find(Kind::Container, name)? } else { store.find_any(name)? };
-    if must_run && store.stopped(id)?.is_some() {
+pub(crate) fn path(store: &Store, name: &str, must: Must) -> Result<()> {
+    let id = if must == Must::Run { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+    if must == Must::Run && store.stopped(id)?.is_some() {
         return Err(Error::plain(format!("Container '{id}' exists but is not running")));
+    }
+    if must == Must::Stand {
+        stopped(store, id)?;
+        if let Some(owner) = store.claims.owner(id)?.filter(|owner| !store.is_at(owner)) {
+            return Err(Error::plain(format!("{id} is a container of {}, too", owner.display()))
+                .hint("the names on this host are that one's; remove that one first"));
+        }
     }
     let mut line = store.path.join(id.to_string()).into_os_string().into_encoded_bytes();
     line.push(b'\n');
     print(&line)
+}
+
+/// `orphans`: of the ids on stdin, those of containers that have ended or that no store of this host has.
+pub(crate) fn orphans(store: &Store) -> Result<()> {
+    for id in Ids::Stdin.all()? {
+        let ours = store.find(Kind::Container, &id.to_string()).is_ok();
+        let orphan = match ours {
+            // Not one that is about to start.
+            true => store.stopped(id)?.is_some() && !store.text(id, "status").is_empty(),
+            false => id.kind() == Kind::Container && store.claims.owner(id)?.is_none(),
+        };
+        if orphan {
+            print(format!("{id}\n").as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 fn shown(bytes: &[u8]) -> String {

@@ -5,6 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::Failure;
+
 const AFTER: &str = "\
 Leading --NAME=value options set BOCKER_NAME for this one command, as in
   bocker --CPU_SHARE=1024 --MEM_LIMIT=1024 run img_42150 cat /proc/1/cgroup
@@ -70,19 +72,17 @@ pub enum Command {
     #[command(after_help = "\
 Several words are an argument vector. One word that holds white space or shell
 characters is a line for the image's /bin/sh. No words: the image's own command.")]
+    #[command(override_usage = "bocker run IMAGE [COMMAND]...")]
     Run {
-        /// As printed by `bocker images`
-        image: OsString,
-        /// The command
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        /// The image, as printed by `bocker images`, then the command
+        #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE COMMAND")]
         words: Vec<OsString>,
     },
     /// Run a command in a running container
+    #[command(override_usage = "bocker exec CONTAINER COMMAND...")]
     Exec {
-        /// As printed by `bocker ps`
-        container: OsString,
-        /// The command, an argument vector
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        /// The container, as printed by `bocker ps`, then the command, an argument vector
+        #[arg(trailing_var_arg = true, required = true, value_name = "CONTAINER COMMAND")]
         words: Vec<OsString>,
     },
     /// Print what a container has written
@@ -121,6 +121,18 @@ impl Command {
     pub fn runs_a_command(&self) -> bool {
         matches!(self, Self::Run { .. } | Self::Exec { .. })
     }
+}
+
+/// The first word, then the rest, without the `--` that may stand between them. From the first word on all words are
+/// the command's: `bocker run IMAGE --help` runs `--help`.
+///
+/// # Errors
+/// There is no first word; what is asked then.
+pub fn first(words: Vec<OsString>, question: &str) -> Result<(OsString, Vec<OsString>), Failure> {
+    let mut words = words.into_iter().peekable();
+    let first = words.next().ok_or_else(|| Failure::usage(question).status(125))?;
+    words.next_if(|word| word == "--");
+    Ok((first, words.collect()))
 }
 
 /// Takes the original's leading `--NAME=value` (or `--NAME`, meaning `x`) options out of the words:

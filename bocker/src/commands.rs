@@ -7,7 +7,7 @@ use clap::CommandFactory;
 
 use crate::Failure;
 use crate::cli::{self, Command};
-use crate::plan::{Plan, Step, Tool, Word};
+use crate::plan::{Job, Plan, Step, Tool, Word};
 
 const STORE: &str = "bocker-store";
 const PULL: &str = "bocker-pull";
@@ -15,7 +15,10 @@ const NET: &str = "bocker-net";
 const CG: &str = "bocker-cg";
 const EXEC: &str = "bocker-exec";
 
-/// What the environment says, the leading options included.
+/// The payload does not outlive us, nor begin when we have died since.
+const PARENT: Word = Word::Me("--die-with-parent=");
+
+/// What the environment says, the leading options included; what is empty counts as not there, as in `${NAME:=…}`.
 pub type Settings<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The plan of a command.
@@ -29,12 +32,18 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Init { directory } => init(directory),
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
-        Command::Run { image, words } => run(image, words, settings)?,
-        Command::Exec { container, words } => exec(container, words),
-        Command::Logs { container } => vec![Step::Run(Tool::new(STORE, ["cat", "--"]).and([container]).and(["log"]))],
+        Command::Run { words } => {
+            let (image, words) = cli::first(words, "run: which image?")?;
+            run(image, words, settings)?
+        }
+        Command::Exec { words } => match cli::first(words, "exec: in which container?")? {
+            (_, words) if words.is_empty() => return Err(Failure::usage("exec: which command?").status(125)),
+            (container, words) => exec(container, words),
+        },
+        Command::Logs { container } => vec![Step::run(Tool::new(STORE, ["cat", "--"]).and([container]).and(["log"]))],
         Command::Commit { container, image } => commit(container, image),
         Command::Rm { ids } => ids.into_iter().flat_map(rm).collect(),
-        Command::Gc => vec![Step::Run(Tool::new(STORE, ["gc"]))],
+        Command::Gc => gc(),
         Command::Setup { undo } => setup(undo),
         Command::Help => help(),
     };
@@ -42,11 +51,12 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
 }
 
 fn pull(name: OsString, tag: Option<OsString>) -> Vec<Step> {
-    let source = source(&name, tag.as_deref());
+    let mut shown = OsString::from("--source=");
+    shown.push(source(&name, tag.as_deref()));
     let manifest = Tool::new(PULL, ["manifest", "--"]).and([name]).and(tag);
     let fetch = Tool::new(PULL, ["fetch"]);
-    let unpack = Tool::new(STORE, ["unpack", "--setup", "--source"]).and([source]);
-    vec![Step::Capture("img", vec![manifest, fetch, unpack]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+    let unpack = Tool::new(STORE, ["unpack", "--setup"]).and([shown]);
+    vec![Step::capture("img", vec![manifest, fetch, unpack]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
 }
 
 /// `centos:7`, as `bocker images` lists it.
@@ -66,11 +76,11 @@ fn source(name: &OsStr, tag: Option<&OsStr>) -> OsString {
 
 fn init(directory: OsString) -> Vec<Step> {
     let import = Tool::new(STORE, ["import", "--setup", "--"]).and([directory]);
-    vec![Step::Capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+    vec![Step::capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
 }
 
 fn list(what: &str, json: bool) -> Vec<Step> {
-    vec![Step::Run(Tool::new(STORE, [what]).and(json.then_some("--json")))]
+    vec![Step::run(Tool::new(STORE, [what]).and(json.then_some("--json")))]
 }
 
 fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<Step>, Failure> {
@@ -85,13 +95,13 @@ fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<
     if let Some(ids) = ids(settings("BOCKER_SUBNET").as_deref()) {
         snapshot = snapshot.and(["--ids".to_owned(), ids]);
     }
-    snapshot = snapshot.and([image]);
+    snapshot = snapshot.and(["--".into(), image]);
     if !words.is_empty() {
         snapshot = snapshot.and(["--"]).and(words.clone());
     }
     let limits = [format!("cpu.shares={shares}"), format!("memory={memory}")];
 
-    let mut payload = Tool::new(EXEC, ["--die-with-parent", "--root"]).and([Word::VarWith("dir", "/rootfs")]);
+    let mut payload = Tool::new(EXEC, [PARENT, "--root".into(), Word::VarWith("dir", "/rootfs")]);
     for file in [("--config", "/config"), ("--log", "/log"), ("--status", "/status")] {
         payload = payload.and([Word::from(file.0), Word::VarWith("dir", file.1)]);
     }
@@ -101,60 +111,73 @@ fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<
     }
 
     Ok(vec![
-        Step::Capture("id", vec![snapshot]),
         Step::OnExit(vec![
-            Tool::new(NET, ["down"]).and(id()),
-            Tool::new(CG, ["delete"]).and(id()),
-            // A command that never started leaves no container.
-            Tool::new(STORE, ["rm", "--unstarted"]).and(id()),
+            vec![("addr", Tool::new(NET, ["down"]).and(id())), ("cg", Tool::new(CG, ["delete"]).and(id()))],
+            // A command that never started leaves no container. Last, for then the id is free for others.
+            vec![("id", Tool::new(STORE, ["rm", "--unstarted"]).and(id()))],
         ]),
-        Step::Together(
-            vec![Tool::new(CG, ["create"]).and(id()).and(limits)],
-            vec![
-                Step::Capture("dir", vec![Tool::new(STORE, ["path"]).and(id())]),
-                Step::Capture("addr", vec![Tool::new(NET, ["up", "--setup"]).and(id())]),
-            ],
-        ),
+        Step::capture("id", vec![snapshot]),
+        Step::Do(vec![
+            Job::capture("dir", Tool::new(STORE, ["path"]).and(id())),
+            Job::capture("cg", Tool::new(CG, ["create"]).and(id()).and(limits)),
+            Job::capture("addr", Tool::new(NET, ["up", "--setup"]).and(id())),
+        ]),
         Step::Hand(Tool::new(CG, ["exec"]).and(id()).then(Tool::new(NET, ["exec"]).and(id()).then(payload))),
     ])
 }
 
 fn exec(container: OsString, words: Vec<OsString>) -> Vec<Step> {
-    let payload = Tool::new(EXEC, ["--die-with-parent", "--join"])
-        .and([Word::VarWith("dir", "/status"), "--config".into(), Word::VarWith("dir", "/config"), "--".into()])
+    let payload = Tool::new(EXEC, [PARENT, "--join".into(), Word::VarWith("dir", "/status"), "--config".into()])
+        .and([Word::VarWith("dir", "/config"), "--".into()])
         .and(words);
     vec![
-        Step::Capture("dir", vec![Tool::new(STORE, ["path", "--running", "--"]).and([container.clone()])]),
+        Step::capture("dir", vec![Tool::new(STORE, ["path", "--running", "--"]).and([container.clone()])]),
         Step::Hand(Tool::new(CG, ["exec"]).and([container]).then(payload)),
     ]
 }
 
 fn commit(container: OsString, image: OsString) -> Vec<Step> {
     vec![
-        Step::Run(Tool::new(STORE, ["commit", "--"]).and([container, image.clone()])),
+        Step::run(Tool::new(STORE, ["commit", "--"]).and([container, image.clone()])),
         Step::Say(vec!["Removed:".into(), image.clone().into()]),
         Step::Say(vec!["Created:".into(), image.into()]),
     ]
 }
 
 fn rm(id: OsString) -> Vec<Step> {
-    let mut steps = vec![Step::Run(Tool::new(STORE, ["rm", "--"]).and([id.clone()]))];
+    let mut steps = Vec::new();
     if id.as_bytes().starts_with(b"ps_") {
-        // Gone already, unless a crash left them.
-        let down = Step::Run(Tool::new(NET, ["down"]).and([id.clone()]));
-        steps.push(Step::Together(vec![Tool::new(CG, ["delete"]).and([id.clone()])], vec![down]));
+        let id = || [id.clone()];
+        // Gone already, unless a crash left them. Before the container: whoever is interrupted here can ask again.
+        steps.push(Step::capture("dir", vec![Tool::new(STORE, ["path", "--stopped", "--"]).and(id())]));
+        steps.push(Step::Do(vec![
+            Job::run(Tool::new(CG, ["delete"]).and(id())),
+            Job::run(Tool::new(NET, ["down"]).and(id())),
+        ]));
     }
+    steps.push(Step::run(Tool::new(STORE, ["rm", "--"]).and([id.clone()])));
     steps.push(Step::Say(vec!["Removed:".into(), id.into()]));
     steps
 }
 
+/// What is there first, then whose it is: what is made meanwhile is not on the list.
+fn gc() -> Vec<Step> {
+    let orphans = || Tool::new(STORE, ["orphans"]);
+    vec![
+        Step::run(Tool::new(STORE, ["gc"])),
+        Step::pipe(vec![Tool::new(NET, ["list"]), orphans(), Tool::new(NET, ["down", "-"])]),
+        Step::pipe(vec![Tool::new(CG, ["list"]), orphans(), Tool::new(CG, ["delete", "-"])]),
+    ]
+}
+
 fn setup(undo: bool) -> Vec<Step> {
+    let (net, store) = (|word| Step::run(Tool::new(NET, ["setup"]).and(word)), Tool::new(STORE, ["init"]));
     if undo {
         // The bridge first: it is refused while a container is attached.
-        vec![Step::Run(Tool::new(NET, ["setup", "--undo"])), Step::Run(Tool::new(STORE, ["init", "--undo"]))]
+        vec![net(Some("--undo")), Step::run(store.and(["--undo"]))]
     } else {
-        // The network first: it is what may be refused.
-        vec![Step::Run(Tool::new(NET, ["setup"])), Step::Run(Tool::new(STORE, ["init"]))]
+        // The network is what may be refused: asked before anything is made.
+        vec![net(Some("--check")), Step::run(store), net(None)]
     }
 }
 
@@ -213,25 +236,25 @@ mod tests {
 
     #[test]
     fn run_as_the_documentation_has_it() {
-        let run = Command::Run { image: "img_42150".into(), words: words(&["cat", "/etc/os-release"]) };
+        let run = Command::Run { words: words(&["img_42150", "cat", "/etc/os-release"]) };
         let expected = r#"PATH=/usr/bin:$PATH
-id=$(bocker-store snapshot --setup img_42150 -- cat /etc/os-release) || exit 125
-trap 'wait; bocker-net down "$id" & bocker-cg delete "$id" & bocker-store rm --unstarted "$id" & wait' EXIT
-trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
-bocker-cg create "$id" cpu.shares=512 memory=512000000 & job1=$!
+addr= cg= id=
+trap 'trap "" HUP INT QUIT TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete "$id"; [ -z "$id" ] || bocker-store rm --unstarted "$id"' EXIT
+trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM
+id=$(bocker-store snapshot --setup -- img_42150 -- cat /etc/os-release) || exit 125
 dir=$(bocker-store path "$id") || exit 125
+cg=$(bocker-cg create "$id" cpu.shares=512 memory=512000000) || exit 125
 addr=$(bocker-net up --setup "$id") || exit 125
-wait "$job1" || exit 125
-bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent --root "$dir/rootfs" --config "$dir/config" --log "$dir/log" --status "$dir/status" --hostname "$id" --address "$addr" -- cat /etc/os-release
+bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent=$$ --root "$dir/rootfs" --config "$dir/config" --log "$dir/log" --status "$dir/status" --hostname "$id" --address "$addr" -- cat /etc/os-release
 "#;
         assert_eq!(script(run, &[]), expected);
     }
 
     #[test]
     fn settings_reach_the_plan() {
-        let run = || Command::Run { image: "img_42150".into(), words: vec![] };
+        let run = || Command::Run { words: words(&["img_42150"]) };
         let text = script(run(), &[("BOCKER_CPU_SHARE", "1024"), ("BOCKER_MEM_LIMIT", "1024")]);
-        assert!(text.contains("cpu.shares=1024 memory=1024000000 "), "{text}");
+        assert!(text.contains("cpu.shares=1024 memory=1024000000)"), "{text}");
         assert!(!text.contains("--ids"), "{text}");
         let text = script(run(), &[("BOCKER_SUBNET", "10.1.0.0/16")]);
         assert!(text.contains("--ids 42002-107534 "), "{text}");

@@ -4,20 +4,19 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 
 use crate::Failure;
-use crate::plan::{Plan, Step, Tool, Var, Word};
-use crate::shell;
+use crate::plan::{Job, Plan, Step, Tool, Var, Word};
+use crate::{shell, sys};
 
 /// The longest line that a tool may print for us: an id, a path, an address.
 const LINE: u64 = 8192;
@@ -62,6 +61,7 @@ pub fn execute(plan: &Plan, tools: &Path, trace: bool) -> Result<u8, Failure> {
         values: HashMap::new(),
         on_exit: Vec::new(),
         alive: Vec::new(),
+        handed: false,
         interrupted: None,
     };
     let status = run.steps(&plan.steps);
@@ -83,7 +83,7 @@ enum End {
     /// The last step ended with this status.
     Payload(u8),
     /// We were told to stop.
-    Interrupted(Signal),
+    Interrupted(i32),
     /// A tool could not be started or was killed; nobody has said so yet.
     Unable(Failure),
 }
@@ -94,10 +94,12 @@ struct Run<'a> {
     trace: bool,
     signals: Signals,
     values: HashMap<Var, OsString>,
-    on_exit: Vec<&'a Tool>,
+    on_exit: Vec<&'a Vec<(Var, Tool)>>,
     /// Started and not waited for: who signals are passed on to.
     alive: Vec<u32>,
-    interrupted: Option<Signal>,
+    /// The last step is under way: signals are the payload's.
+    handed: bool,
+    interrupted: Option<i32>,
 }
 
 impl<'a> Run<'a> {
@@ -113,27 +115,9 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, step: &'a Step) -> Result<(), End> {
         match step {
-            Step::Run(tool) => {
-                let child = self.start(tool, Stdio::inherit(), Stdio::inherit())?;
-                self.all_done(vec![(tool, child)], false)
-            }
-            Step::Capture(var, tools) => self.capture(var, tools),
-            Step::Together(beside, steps) => {
-                let mut children = Vec::new();
-                let mut result = Ok(());
-                for tool in beside {
-                    match self.start(tool, Stdio::null(), Stdio::inherit()) {
-                        Ok(child) => children.push((tool, child)),
-                        Err(end) => result = Err(end),
-                    }
-                }
-                let result = result.and_then(|()| self.steps(steps));
-                // Whatever happened: none of them may still be at work when cleaning up begins.
-                let beside = self.all_done(children, false);
-                result.and(beside)
-            }
-            Step::OnExit(tools) => {
-                self.on_exit.extend(tools);
+            Step::Do(jobs) => self.jobs(jobs),
+            Step::OnExit(groups) => {
+                self.on_exit.extend(groups);
                 Ok(())
             }
             Step::Say(words) => {
@@ -141,60 +125,99 @@ impl<'a> Run<'a> {
                 line.push("\n");
                 match std::io::stdout().write_all(line.as_bytes()) {
                     Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                        Err(End::Unable(Failure::new(format!("write stdout: {e}"))))
+                        Err(End::Unable(Failure::new(format!("write stdout: {}", reason(&e)))))
                     }
                     _ => Ok(()),
                 }
             }
             Step::Hand(tool) => {
                 let mut child = self.start(tool, Stdio::inherit(), Stdio::inherit())?;
+                self.handed = true;
                 let status = self.wait(&mut child)?;
                 Err(End::Payload(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8))
             }
         }
     }
 
-    /// `var=$(tool | tool)`: the line that the last one prints.
-    fn capture(&mut self, var: Var, tools: &'a [Tool]) -> Result<(), End> {
-        let mut children = Vec::new();
-        let mut stdin = Stdio::inherit();
-        let mut read = Ok(Vec::new());
+    /// Starts all, then waits for all: none may still be at work when the next step, or cleaning up, begins.
+    fn jobs(&mut self, jobs: &'a [Job]) -> Result<(), End> {
+        let mut started = Vec::new();
+        let mut result = Ok(());
+        for job in jobs {
+            // Several at once cannot share our stdin.
+            let stdin = if jobs.len() == 1 { Stdio::inherit() } else { Stdio::null() };
+            match self.start_pipe(&job.pipe, stdin, job.var.is_some()) {
+                Ok((children, out)) => started.push((job, children, out)),
+                Err(end) => {
+                    result = Err(end);
+                    break;
+                }
+            }
+        }
+        for (job, children, out) in started {
+            let line = out.map(|out| self.read_line(out)).transpose();
+            let done =
+                self.all_done(children).and(line).and_then(|line| line.map_or(Ok(()), |line| self.keep(job, line)));
+            result = result.and(done);
+        }
+        match (result, self.interrupted) {
+            (Err(_), Some(signal)) => Err(End::Interrupted(signal)),
+            (result, _) => result,
+        }
+    }
+
+    /// `tool | tool`: the children, and what the last one prints if that is to be kept.
+    fn start_pipe(
+        &mut self,
+        tools: &'a [Tool],
+        stdin: Stdio,
+        kept: bool,
+    ) -> Result<(Vec<Running<'a>>, Option<File>), End> {
+        let mut children: Vec<Running<'a>> = Vec::new();
+        let mut stdin = stdin;
         for (at, tool) in tools.iter().enumerate() {
-            let mut child = match self.start(tool, stdin, Stdio::piped()) {
-                Ok(child) => child,
+            let piped = kept || at + 1 < tools.len();
+            match self.start(tool, stdin, if piped { Stdio::piped() } else { Stdio::inherit() }) {
+                Ok(mut child) => {
+                    let out = child.stdout.take();
+                    children.push((tool, child));
+                    if at + 1 == tools.len() {
+                        return Ok((children, out.map(|out| File::from(OwnedFd::from(out)))));
+                    }
+                    stdin = out.map_or_else(Stdio::null, Stdio::from);
+                }
                 Err(end) => {
                     // Those before it end by themselves: their pipe is closed.
-                    let _ = self.all_done(children, true);
+                    let _ = self.all_done(children);
                     return Err(end);
                 }
-            };
-            let out = child.stdout.take();
-            children.push((tool, child));
-            if at + 1 < tools.len() {
-                stdin = out.map_or_else(Stdio::null, Stdio::from);
-                continue;
             }
-            stdin = Stdio::null();
-            read = self.read_line(out.map(|out| File::from(std::os::fd::OwnedFd::from(out))));
         }
-        drop(stdin);
-        self.all_done(children, true)?;
-        let mut line = read?;
-        while line.last() == Some(&b'\n') {
+        Ok((children, None))
+    }
+
+    /// The variable's value: exactly one line. Help where an id should be becomes no id.
+    fn keep(&mut self, job: &Job, mut line: Vec<u8>) -> Result<(), End> {
+        if line.last() == Some(&b'\n') {
             line.pop();
         }
-        self.values.insert(var, std::os::unix::ffi::OsStringExt::from_vec(line));
+        if line.is_empty() || line.contains(&b'\n') || line.len() as u64 > LINE {
+            let tool = job.pipe.last().map_or("?", |tool| tool.name);
+            return Err(End::Unable(Failure::new(format!("{tool}: it did not print one line, as it should have"))));
+        }
+        if let Some(var) = job.var {
+            self.values.insert(var, OsString::from_vec(line));
+        }
         Ok(())
     }
 
     /// Reads to the end, passing signals on meanwhile.
-    fn read_line(&mut self, out: Option<File>) -> Result<Vec<u8>, End> {
-        let Some(mut out) = out else { return Ok(Vec::new()) };
+    fn read_line(&mut self, mut out: File) -> Result<Vec<u8>, End> {
         let mut line = Vec::new();
         let mut chunk = [0_u8; 1024];
         loop {
             if self.signal_or(Some(out.as_fd()))? {
-                let n = out.read(&mut chunk).map_err(|e| End::Unable(Failure::new(format!("read: {e}"))))?;
+                let n = out.read(&mut chunk).map_err(|e| End::Unable(Failure::new(format!("read: {}", reason(&e)))))?;
                 line.extend_from_slice(chunk.get(..n).unwrap_or_default());
                 if n == 0 || line.len() as u64 > LINE {
                     return Ok(line);
@@ -223,7 +246,7 @@ impl<'a> Run<'a> {
         command.envs(std::env::vars_os().filter(|(name, _)| keep(name)));
         command.envs(self.plan.env.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().map_err(|e| {
-            let reason = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0)).desc();
+            let reason = reason(&e);
             End::Unable(Failure::new(format!("start {}: {reason} (the tools live beside bocker)", path.display())))
         })?;
         self.alive.push(child.id());
@@ -236,6 +259,7 @@ impl<'a> Run<'a> {
             Word::Text(text) => text.clone(),
             Word::Tool(name) => self.tools.join(name).into(),
             Word::Var(var) => of(var),
+            Word::Me(before) => format!("{before}{}", std::process::id()).into(),
             Word::VarWith(var, rest) => {
                 let mut value = of(var);
                 value.push(rest);
@@ -244,22 +268,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits for all. The first failure counts, or in a pipe only the last tool's, as in a shell.
-    fn all_done(&mut self, children: Vec<(&Tool, Child)>, pipe: bool) -> Result<(), End> {
+    /// Waits for a pipe. The last tool's failure counts, as in a shell.
+    fn all_done(&mut self, children: Vec<Running>) -> Result<(), End> {
         let mut result = Ok(());
         let last = children.len().saturating_sub(1);
         for (at, (tool, mut child)) in children.into_iter().enumerate() {
             let verdict = verdict(tool, self.wait(&mut child)?);
             // A tool that was killed could not say so itself, wherever it stood.
-            let counts = !pipe || at == last || matches!(verdict, Err(End::Unable(_)));
-            if counts && result.is_ok() {
+            if result.is_ok() && (at == last || matches!(verdict, Err(End::Unable(_)))) {
                 result = verdict;
             }
         }
-        match (result, self.interrupted) {
-            (Err(_), Some(signal)) => Err(End::Interrupted(signal)),
-            (result, _) => result,
-        }
+        result
     }
 
     fn wait(&mut self, child: &mut Child) -> Result<ExitStatus, End> {
@@ -270,7 +290,7 @@ impl<'a> Run<'a> {
                     return Ok(status);
                 }
                 Ok(None) => {}
-                Err(e) => return Err(End::Unable(Failure::new(format!("wait: {e}")))),
+                Err(e) => return Err(End::Unable(Failure::new(format!("wait: {}", reason(&e))))),
             }
             self.signal_or(None)?;
         }
@@ -292,37 +312,64 @@ impl<'a> Run<'a> {
     /// Takes the signals that came; those meant for us alone go on to the tools.
     fn pass_on(&mut self) {
         while let Ok(Some(info)) = self.signals.0.read_signal() {
-            let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
-            if signal == Signal::SIGCHLD {
-                continue;
-            }
-            self.interrupted = self.interrupted.or(Some(signal));
-            // A terminal's Ctrl-C (code SI_KERNEL, above 0) has reached the children too; a kill(1) has not.
-            if info.ssi_code <= 0 {
-                for pid in &self.alive {
-                    let _ = kill(Pid::from_raw(*pid as i32), signal);
+            let signal = info.ssi_signo as i32;
+            // A key of the terminal (code SI_KERNEL, above 0) has reached the children, too; a kill(2) has not, nor has
+            // an alarm that the caller set.
+            let key = info.ssi_code > 0 && KEYS.contains(&signal);
+            match (signal, self.handed) {
+                (libc::SIGCHLD, _) | (libc::SIGCONT | libc::SIGWINCH | libc::SIGURG | libc::SIGTSTP, false) => {}
+                (_, true) => self.send(signal, key),
+                (_, false) => {
+                    self.interrupted = self.interrupted.or(Some(signal));
+                    // Of the others no tool knows what it should clean up.
+                    let known = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&signal);
+                    self.send(if known { signal } else { libc::SIGTERM }, key);
                 }
+            }
+            if signal == libc::SIGTSTP {
+                sys::stop_as_a_job();
             }
         }
     }
 
-    /// Everything that the plan wants done at its end, at the same time. What fails has said so.
-    fn clean_up(&mut self) {
-        let tools = std::mem::take(&mut self.on_exit);
-        let mut children = Vec::new();
-        for tool in tools {
-            match self.start(tool, Stdio::null(), Stdio::inherit()) {
-                Ok(child) => children.push(child),
-                Err(End::Unable(failure)) => failure.say(),
-                Err(_) => {}
-            }
-        }
-        // What takes things down is not to be stopped half-way.
-        self.alive.clear();
-        for mut child in children {
-            let _ = self.wait(&mut child);
+    fn send(&self, signal: i32, key: bool) {
+        for pid in self.alive.iter().filter(|_| !key) {
+            let _ = sys::kill(*pid, signal);
         }
     }
+
+    /// Everything that the plan wants done at its end. What fails has said so.
+    fn clean_up(&mut self) {
+        if !self.on_exit.is_empty() {
+            // What takes things down is not to be stopped half-way, nor are the tools that do it: they inherit this.
+            sys::ignore_ends();
+        }
+        for group in std::mem::take(&mut self.on_exit) {
+            let mut children = Vec::new();
+            for (var, tool) in group {
+                if !self.values.contains_key(var) {
+                    continue;
+                }
+                match self.start(tool, Stdio::null(), Stdio::inherit()) {
+                    Ok(child) => children.push(child),
+                    Err(End::Unable(failure)) => failure.say(),
+                    Err(_) => {}
+                }
+            }
+            self.alive.clear();
+            for mut child in children {
+                let _ = self.wait(&mut child);
+            }
+        }
+    }
+}
+
+/// A started tool.
+type Running<'a> = (&'a Tool, Child);
+
+/// "No space left on device", not "No space left on device (os error 28)".
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |raw| nix::errno::Errno::from_raw(raw).desc().to_owned())
 }
 
 /// What the end of a tool means.
@@ -337,7 +384,28 @@ fn verdict(tool: &Tool, status: ExitStatus) -> Result<(), End> {
     }
 }
 
-/// The signals that end a program, and SIGCHLD, held back and read from a descriptor instead.
+/// What a terminal sends to the whole foreground group.
+const KEYS: [i32; 5] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGHUP, libc::SIGWINCH];
+
+/// Left to the kernel: what a fault of our own raises, what cannot be taken, a reader that went away, and a
+/// background process that would use the terminal.
+const LEFT: [i32; 12] = [
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGPIPE,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// All other signals, held back and read from a descriptor instead: none of them ends us without cleaning up.
+/// What the caller ignores stays ignored (`nohup`, a script's `&`).
 ///
 /// Children inherit the mask: the tools clear it when they start, so a signal that comes
 /// between is late, not lost.
@@ -345,10 +413,8 @@ struct Signals(SignalFd);
 
 impl Signals {
     fn hold() -> nix::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
-            set.add(signal);
-        }
+        sys::default_sigchld();
+        let set = sys::signals_but(&LEFT);
         set.thread_block()?;
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
     }

@@ -1,12 +1,12 @@
 //! `bocker` itself does nothing: each subcommand is a plan of the tools beside it,
 //! which is carried out or printed as shell.
-#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod commands;
 pub mod execute;
 pub mod plan;
 pub mod shell;
+mod sys;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -72,7 +72,7 @@ fn run(words: Vec<OsString>) -> Result<u8, Failure> {
     let own_failure = command.runs_a_command().then_some(125);
     let setting = |name: &str| {
         let option = env.iter().rev().find(|(option, _)| option == name).map(|(_, value)| value.clone());
-        option.or_else(|| std::env::var_os(name))
+        option.or_else(|| std::env::var_os(name)).filter(|value| !value.is_empty())
     };
     let own = |failure: Failure| match own_failure {
         Some(status) => failure.status(status),
@@ -89,13 +89,15 @@ fn run(words: Vec<OsString>) -> Result<u8, Failure> {
 
 /// The directory of this very program: the tools that it starts are the ones it was installed with.
 fn tools_directory() -> Result<PathBuf, Failure> {
-    let me = std::env::current_exe().map_err(|e| Failure::new(format!("/proc/self/exe: {e}")))?;
+    let me = std::env::current_exe().map_err(|e| Failure::new(format!("/proc/self/exe: {}", execute::reason(&e))))?;
     me.parent().map(PathBuf::from).ok_or_else(|| Failure::new("/proc/self/exe: no directory"))
 }
 
 fn print(text: &str) -> Result<u8, Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(format!("write stdout: {e}"))),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("write stdout: {}", execute::reason(&e))))
+        }
         _ => Ok(0),
     }
 }

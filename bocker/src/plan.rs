@@ -17,6 +17,8 @@ pub enum Word {
     Var(Var),
     /// A captured line with something after it, as `$dir/rootfs`.
     VarWith(Var, &'static str),
+    /// These bytes, then the number of the process that carries the plan out, as `--die-with-parent=$$`.
+    Me(&'static str),
 }
 
 impl From<&str> for Word {
@@ -66,21 +68,56 @@ impl Tool {
     }
 }
 
+/// A pipe whose last line of output may be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Where the one line that the pipe prints is kept; none: its output is ours.
+    pub var: Option<Var>,
+    /// Each reads what the one before it prints.
+    pub pipe: Vec<Tool>,
+}
+
+impl Job {
+    /// Run the tool.
+    pub fn run(tool: Tool) -> Self {
+        Self { var: None, pipe: vec![tool] }
+    }
+
+    /// Keep the line that the tool prints.
+    pub fn capture(var: Var, tool: Tool) -> Self {
+        Self { var: Some(var), pipe: vec![tool] }
+    }
+}
+
 /// One form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Run the tool.
-    Run(Tool),
-    /// Keep the one line that the tool, or the last of a pipe, prints.
-    Capture(Var, Vec<Tool>),
-    /// Start the tools, do the steps, wait for the tools.
-    Together(Vec<Tool>, Vec<Self>),
-    /// However the plan ends from here on: run these, at the same time.
-    OnExit(Vec<Tool>),
+    /// Do the jobs, at the same time: none needs another of them.
+    Do(Vec<Job>),
+    /// However the plan ends from here on: one group after the other, run those tools whose variable has got its value.
+    /// At the same time within a group. What fails has said so.
+    OnExit(Vec<Vec<(Var, Tool)>>),
     /// Print a line on stdout.
     Say(Vec<Word>),
     /// Run the tool; its status is the plan's. The last step.
     Hand(Tool),
+}
+
+impl Step {
+    /// Run the tool.
+    pub fn run(tool: Tool) -> Self {
+        Self::Do(vec![Job::run(tool)])
+    }
+
+    /// Run the pipe.
+    pub fn pipe(pipe: Vec<Tool>) -> Self {
+        Self::Do(vec![Job { var: None, pipe }])
+    }
+
+    /// Keep the line that the pipe prints.
+    pub fn capture(var: Var, pipe: Vec<Tool>) -> Self {
+        Self::Do(vec![Job { var: Some(var), pipe }])
+    }
 }
 
 /// What a subcommand does.

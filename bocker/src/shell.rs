@@ -5,19 +5,20 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::plan::{Plan, Step, Tool, Word};
+use crate::plan::{Job, Plan, Step, Tool, Word};
 
 /// The script; the tools are found in `tools` first.
 pub fn script(plan: &Plan, tools: &Path) -> String {
     let mut printer = Printer {
         out: format!("PATH={}:$PATH\n", quote(tools.as_os_str())),
         exit: plan.failure.map_or("exit".to_owned(), |status| format!("exit {status}")),
-        jobs: 0,
     };
     for (name, value) in &plan.env {
         let _ = writeln!(printer.out, "export {name}={}", quote(value));
     }
-    printer.steps(&plan.steps);
+    for step in &plan.steps {
+        printer.step(step);
+    }
     printer.out
 }
 
@@ -53,6 +54,7 @@ fn word(word: &Word) -> String {
         Word::Tool(name) => (*name).to_owned(),
         Word::Var(var) => format!("\"${var}\""),
         Word::VarWith(var, rest) => format!("\"${var}{rest}\""),
+        Word::Me(before) => format!("{before}$$"),
     }
 }
 
@@ -64,7 +66,6 @@ struct Printer {
     out: String,
     /// What follows `||`.
     exit: String,
-    jobs: usize,
 }
 
 impl Printer {
@@ -73,36 +74,29 @@ impl Printer {
         self.out.push('\n');
     }
 
-    fn steps(&mut self, steps: &[Step]) {
-        for step in steps {
-            self.step(step);
-        }
-    }
-
     fn step(&mut self, step: &Step) {
-        let exit = self.exit.clone();
         match step {
-            Step::Run(tool) => self.line(&format!("{} || {exit}", command(tool))),
-            Step::Capture(var, tools) => self.line(&format!("{var}=$({}) || {exit}", pipe(tools))),
-            Step::Together(beside, steps) => {
-                let first = self.jobs + 1;
-                for tool in beside {
-                    self.jobs += 1;
-                    let job = self.jobs;
-                    self.line(&format!("{} & job{job}=$!", command(tool)));
-                }
-                let last = self.jobs;
-                self.steps(steps);
-                for job in first..=last {
-                    self.line(&format!("wait \"$job{job}\" || {exit}"));
+            // One after the other: it takes longer, and comes to the same.
+            Step::Do(jobs) => {
+                for Job { var, pipe: tools } in jobs {
+                    let done = match var {
+                        Some(var) => format!("{var}=$({})", pipe(tools)),
+                        None => pipe(tools),
+                    };
+                    self.line(&format!("{done} || {}", self.exit.clone()));
                 }
             }
-            Step::OnExit(tools) => {
-                // The first wait: a job of ours may still be at work on what is now taken down.
-                let tools = tools.iter().map(command).collect::<Vec<_>>().join(" & ");
-                self.line(&format!("trap {} EXIT", quote(OsStr::new(&format!("wait; {tools} & wait")))));
+            Step::OnExit(groups) => {
+                let all: Vec<_> = groups.iter().flatten().collect();
+                // Nothing of the caller's environment is taken for ours.
+                self.line(&all.iter().map(|(var, _)| format!("{var}=")).collect::<Vec<_>>().join(" "));
+                let mut action = "trap \"\" HUP INT QUIT TERM".to_owned();
+                for (var, tool) in all {
+                    let _ = write!(action, "; [ -z \"${var}\" ] || {}", command(tool));
+                }
+                self.line(&format!("trap {} EXIT", quote(OsStr::new(&action))));
                 // A shell that dies of a signal skips its EXIT trap; one that exits does not.
-                self.line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
+                self.line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM");
             }
             Step::Say(words) => {
                 self.line(&format!("echo {}", words.iter().map(word).collect::<Vec<_>>().join(" ")));
@@ -130,19 +124,20 @@ mod tests {
     fn prints_every_form() {
         let plan = Plan {
             steps: vec![
-                Step::Capture("id", vec![Tool::new("bocker-store", ["snapshot", "img_42150", "--", "it's"])]),
                 Step::OnExit(vec![
-                    Tool::new("bocker-net", ["down"]).and([Word::Var("id")]),
-                    Tool::new("bocker-cg", ["delete"]).and([Word::Var("id")]),
+                    vec![("addr", Tool::new("bocker-net", ["down"]).and([Word::Var("id")]))],
+                    vec![("id", Tool::new("bocker-store", ["rm"]).and([Word::Var("id")]))],
                 ]),
-                Step::Together(
-                    vec![Tool::new("bocker-cg", ["create"]).and([Word::Var("id")])],
-                    vec![Step::Run(Tool::new("bocker-net", ["up"]).and([Word::Var("id")]))],
-                ),
+                Step::capture("id", vec![Tool::new("bocker-store", ["snapshot", "img_42150", "--", "it's"])]),
+                Step::Do(vec![
+                    Job::run(Tool::new("bocker-cg", ["create"]).and([Word::Var("id")])),
+                    Job::capture("addr", Tool::new("bocker-net", ["up"]).and([Word::Var("id")])),
+                ]),
+                Step::pipe(vec![Tool::new("bocker-net", ["list"]), Tool::new("bocker-store", ["orphans"])]),
                 Step::Say(vec!["Created:".into(), Word::Var("id")]),
                 Step::Hand(
                     Tool::new("bocker-cg", ["exec"])
-                        .and([Word::Var("id")])
+                        .and([Word::Var("id"), Word::Me("--parent=")])
                         .then(Tool::new("bocker-exec", ["--root"]).and([Word::VarWith("id", "/rootfs")])),
                 ),
             ],
@@ -151,14 +146,15 @@ mod tests {
         };
         let expected = r#"PATH=/usr/bin:$PATH
 export BOCKER_SUBNET=10.1.0.0/16
+addr= id=
+trap 'trap "" HUP INT QUIT TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$id" ] || bocker-store rm "$id"' EXIT
+trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM
 id=$(bocker-store snapshot img_42150 -- "it's") || exit 125
-trap 'wait; bocker-net down "$id" & bocker-cg delete "$id" & wait' EXIT
-trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
-bocker-cg create "$id" & job1=$!
-bocker-net up "$id" || exit 125
-wait "$job1" || exit 125
+bocker-cg create "$id" || exit 125
+addr=$(bocker-net up "$id") || exit 125
+bocker-net list | bocker-store orphans || exit 125
 echo Created: "$id"
-bocker-cg exec "$id" -- bocker-exec --root "$id/rootfs"
+bocker-cg exec "$id" --parent=$$ -- bocker-exec --root "$id/rootfs"
 "#;
         assert_eq!(script(&plan, Path::new("/usr/bin")), expected);
     }

@@ -39,6 +39,15 @@ test_unprepared_host_is_prepared_in_one_line() {
   like "$(nft list table ip bocker)" 'masquerade'
 }
 
+test_undo_twice_at_once() {
+  bocker setup 2>/dev/null
+  local jobs=()
+  for n in 1 2 3 4; do bocker setup --undo 2>>err & jobs+=($!); done
+  for job in "${jobs[@]}"; do wait "$job" || fail "one of four undos: $(cat err)"; done
+  is "$(cat err)" ""
+  [ ! -e "$BOCKER_ROOT" ] || fail "the store is still there"
+}
+
 test_setup_is_idempotent_and_undone() {
   before=$(census)
   bocker setup 2>/dev/null
@@ -49,18 +58,56 @@ test_setup_is_idempotent_and_undone() {
   bocker run "$img" true
   bocker setup --undo
   is "$(census)" "$before" "after the undo"
+  [ ! -e /run/bocker ] || fail "the host's ids are still there"
   is "$(cat /proc/sys/net/ipv4/ip_forward)" 0
   [ ! -e "$BOCKER_ROOT.btrfs" ] || fail "the pool's file is still there"
   bocker setup --undo
 }
 
+# Another bridge's network, mounts whose names are no text, and another /run over one with names.
+test_setup_sees_through_odd_mounts() {
+  mkdir -p "$(printf 'odd\xff')" && mount -t tmpfs odd "$(printf 'odd\xff')"
+  before=$(census)
+  bocker setup 2>/dev/null
+  bocker setup --undo
+  is "$(census)" "$before" "with a mount point that is not UTF-8"
+  bocker-net setup 2>/dev/null
+  mount -t tmpfs run /run
+  before=$(census)
+  bocker setup 2>/dev/null
+  image
+  bocker run "$img" true
+  like "$(census)" '^mount /run/netns' "hidden below, and made again above"
+  bocker rm "$(containers)" "$img" >/dev/null
+  bocker-store init --undo
+  umount -l /run/netns
+  after=$(census)
+  is "$(grep -av '^nft\|^link bridge0' <<<"$after")" "$(grep -av '^nft\|^link bridge0' <<<"$before")"
+}
+
 test_setup_refuses_what_is_not_ours() {
   ip link add bridge0 type bridge
+  before=$(census)
   fails 1 '^bocker-net: .*bridge0' bocker setup
+  is "$(census)" "$before" "nothing was made before the refusal"
+  [ ! -e "$BOCKER_ROOT" ] || fail "a store was made before the refusal"
   ip link del bridge0
   ip link add other type bridge && ip addr add 10.0.0.1/24 dev other
   fails 1 '^bocker-net: .*(10\.0\.0\.|other)' bocker-net setup
   ip link del other
+  # The store's part may fail, too, and takes nothing with it: the network is not made then.
+  mkdir "$BOCKER_ROOT" && touch "$BOCKER_ROOT/mine"
+  before=$(census)
+  fails 1 '^bocker-store: .*there are files in it' bocker setup
+  is "$(census)" "$before" "after the store was refused"
+  fails 1 '^bocker-store: create .*/no/such/store: No such file or directory \(mkdir -p ' env BOCKER_ROOT="$HOST_DIR/no/such/store" bocker setup
+  is "$(census)" "$before" "a parent that is missing"
+  # mkfs cannot finish: no half of a store is left.
+  mkdir small && mount -t tmpfs -o size=64k tmpfs small
+  fails 1 '^bocker-store: ' env BOCKER_ROOT="$HOST_DIR/small/store" bocker setup
+  is "$(ls -A small)" "" "what a failed mkfs left"
+  umount small
+  is "$(census)" "$before" "after a failed mkfs"
   bocker-net setup
 }
 
@@ -138,11 +185,134 @@ test_signals_reach_the_payload_and_everything_goes() {
   is "$(cat out)" caught
 }
 
+# What neither ends by key nor by kill(1)'s default, and what has no name: none ends bocker without cleaning up.
+test_every_signal_reaches_the_payload() {
+  bocker setup 2>/dev/null
+  image
+  before=$(census)
+  for signal in USR1 USR2 ALRM VTALRM PROF IO PWR XCPU RTMIN RTMAX; do
+    start sleep 100
+    kill "-$signal" "$runner"
+    status=0; wait "$runner" || status=$?
+    is "$status" $((128 + $(kill -l "$signal"))) "status after SIG$signal ($(cat err))"
+    bocker rm "$ps" >/dev/null
+    is "$(census)" "$before" "census after SIG$signal"
+  done
+  start sh -c 'trap "echo one" USR1; trap "echo two; exit 4" USR2; while :; do sleep 0.1; done'
+  kill -USR1 "$runner"; eventually 5 grep -q one out
+  kill -WINCH "$runner"; kill -URG "$runner"
+  kill -USR2 "$runner"
+  status=0; wait "$runner" || status=$?
+  is "$status" 4
+  is "$(cat out)" $'one\ntwo'
+  bocker rm "$ps" >/dev/null
+  # While it is set up, too: then nothing of it is left, not even the container.
+  for n in $(seq 30); do
+    for signal in USR1 TERM; do
+      env --default-signal=INT,QUIT bocker run "$img" sleep 0.2 >/dev/null 2>err &
+      sleep "0.0$((n % 10))$((n / 10))"
+      kill "-$signal" $! 2>/dev/null || true
+      status=0; wait $! || status=$?
+      like "$status" "^(0|$((128 + $(kill -l "$signal"))))$" "status in round $n: $(cat err)"
+      for ps in $(containers); do bocker rm "$ps" >/dev/null; done
+      is "$(census)" "$before" "after SIG$signal in round $n"
+    done
+  done
+}
+
+# The caller's alarm(2) runs on through execve(2).
+test_an_alarm_of_the_caller_ends_the_run() {
+  bocker setup 2>/dev/null
+  image
+  before=$(census)
+  status=0
+  python3 -c 'import os, signal, sys; signal.alarm(1); os.execvp("bocker", ["bocker", "run", sys.argv[1], "sleep", "60"])' "$img" || status=$?
+  is "$status" 142
+  bocker rm "$(containers)" >/dev/null
+  is "$(census)" "$before"
+}
+
+test_sigchld_ignored_by_the_caller() {
+  bocker setup --undo; bocker setup 2>/dev/null
+  image
+  is "$(timeout 20 env --ignore-signal=CHLD bocker run "$img" echo out)" out
+  is "$(timeout 20 env --ignore-signal=CHLD bocker images --json | wc -l)" 1
+  bocker setup --undo
+  # mkfs and nft are children of the tools.
+  timeout 60 env --ignore-signal=CHLD bocker setup 2>err
+  unlike "$(cat err)" 'No child|no NAT'
+}
+
+# Ctrl-Z: the payload stops and bocker with it, where a shell waits for them; and bocker's end is the end even then.
+test_stopped_and_continued() {
+  image
+  # shellcheck disable=SC2317,SC2329
+  state() { [ "$(awk '/^State/ { print $2 }' "/proc/$1/status")" = "$2" ]; }
+  # shellcheck disable=SC2317,SC2329
+  awake() { ! state "$1" T; }
+  payload() { cut -d' ' -f2 "$BOCKER_ROOT/$ps/status"; }
+  set -m
+  start sh -c 'while :; do sleep 0.05; done'
+  pid=$(payload)
+  for whom in "$runner" "-$runner"; do
+    kill -TSTP -- "$whom"
+    eventually 5 state "$pid" T
+    eventually 5 state "$runner" T
+    kill -CONT -- "$whom"
+    eventually 5 awake "$pid"
+    eventually 5 awake "$runner"
+  done
+  kill -TSTP -- "-$runner"
+  eventually 5 state "$pid" T
+  kill -9 "$runner"
+  eventually 5 stopped
+  wait "$runner" 2>/dev/null || true
+  bocker rm "$ps" >/dev/null
+  # Told to end while it is stopped.
+  start sh -c 'trap "exit 6" TERM; while :; do sleep 0.05; done'
+  pid=$(payload)
+  kill -TSTP -- "-$runner"
+  eventually 5 state "$pid" T
+  kill -TERM "$runner"; kill -CONT "$runner"
+  # With job control wait(1) ends when the job stops, too.
+  status=147; until [ "$status" != 147 ]; do status=0; wait "$runner" || status=$?; done
+  is "$status" 6
+  bocker rm "$ps" >/dev/null
+  set +m
+  # Without such a shell nobody would continue it: nothing stops, as the kernel has it for a group without one.
+  setsid --fork --wait bocker run "$img" sh -c 'while :; do sleep 0.05; done' </dev/null >/dev/null 2>&1 &
+  eventually 20 running
+  ps=$(containers | tail -n 1) pid=$(payload)
+  runner=$(pgrep -x bocker)
+  kill -TSTP -- "-$runner"
+  sleep 0.3
+  awake "$pid" || fail "it stopped, and nobody would continue it"
+  kill -9 "$runner"
+  eventually 5 stopped
+  bocker rm "$ps" >/dev/null
+}
+
 test_the_payload_dies_with_bocker() {
   image
+  # Killed a moment after the start, again and again: no payload outlives it, and gc takes what is left.
+  bocker run "$img" true 2>/dev/null; bocker rm "$(containers)" >/dev/null
+  before=$(census)
+  for n in $(seq 40); do
+    bocker run "$img" sleep 77 >/dev/null 2>&1 &
+    sleep "0.0$((n % 4))$((n % 10))"
+    kill -9 $!; wait $! 2>/dev/null || true
+  done
+  # shellcheck disable=SC2317,SC2329
+  none() { ! pgrep -x sleep >/dev/null && ! pgrep bocker >/dev/null; }
+  eventually 5 none
+  for ps in $(containers); do bocker rm "$ps" >/dev/null; done
+  bocker gc >/dev/null
+  is "$(census)" "$before" "after forty kills"
   start sleep 100
   kill -9 "$runner"
   eventually 5 stopped
+  bocker gc >removed
+  is "$(sort removed)" "$(printf '/%s\nnetns_%s' "$ps" "$ps")" "what gc removed of a container that has ended"
   bocker rm "$ps" >/dev/null
   is "$(ip -o link | grep -c veth || true)" 0 "links after rm"
   is "$(find /sys/fs/cgroup -name 'ps_*' | wc -l)" 0 "cgroups after rm"
@@ -225,6 +395,113 @@ test_busy_things_are_refused() {
   is "$(bocker exec "$ps" echo alive)" alive
   kill "$runner"; wait "$runner" || true
   bocker commit "$ps" "$img" >/dev/null
+}
+
+# Link, namespace, cgroup and address follow from the id alone: so an id belongs to one store of a host.
+test_two_stores_share_no_id() {
+  image
+  bocker setup 2>/dev/null
+  before=$(census)
+  other() { BOCKER_ROOT=$HOST_DIR/other bocker "$@"; }
+  theirs=$(other init "$PWD/tree" 2>/dev/null | sed 's/Created: //')
+  start sleep 100
+  mine=$ps
+  # A range of one: the other store cannot have it.
+  fails 1 '^bocker-store: all 1 container ids' env BOCKER_ROOT="$HOST_DIR/other" bocker-store snapshot --ids "${mine#ps_}-${mine#ps_}" "$theirs"
+  # Their container of the same id, as a restart or a moved disk brings it: it runs no more, and takes nothing of mine.
+  rm "/run/bocker/$mine"
+  is "$(BOCKER_ROOT=$HOST_DIR/other bocker-store snapshot --ids "${mine#ps_}-${mine#ps_}" "$theirs")" "$mine"
+  ln -sfn "$BOCKER_ROOT" "/run/bocker/$mine"
+  fails 1 "^bocker-store: $mine is a container of $BOCKER_ROOT, too" env BOCKER_ROOT="$HOST_DIR/other" bocker rm "$mine"
+  is "$(other gc)" "" "gc of the other store"
+  is "$(bocker exec "$mine" hostname)" "$mine"
+  BOCKER_ROOT=$HOST_DIR/other bocker-store rm "$mine"
+  is "$(bocker exec "$mine" ip -o -4 addr show eth0 | wc -l)" 1 "my container's network"
+  is "$(readlink "/run/bocker/$mine")" "$BOCKER_ROOT"
+  # Both at once: forty runs, no conflict.
+  local jobs=()
+  for i in $(seq 20); do
+    bocker run "$img" true 2>"err.$i" & jobs+=($!)
+    other run "$theirs" true 2>"err.other.$i" & jobs+=($!)
+  done
+  for job in "${jobs[@]}"; do wait "$job" || fail "a run of forty: $(cat err.*)"; done
+  is "$(cat err.*)" ""
+  is "$( (containers; other ps | awk 'NR > 1 { print $1 }') | sort | uniq -d)" "" "ids in both stores"
+  kill "$runner"; wait "$runner" || true
+  # shellcheck disable=SC2046 # ids
+  bocker rm $(containers) >/dev/null
+  # shellcheck disable=SC2046 # ids
+  other rm $(other ps | awk 'NR > 1 { print $1 }') >/dev/null
+  is "$(ls -A /run/bocker)" "" "claims"
+  BOCKER_ROOT=$HOST_DIR/other bocker-store init --undo
+  is "$(census)" "$before"
+}
+
+# Made by hand under an id that a run then draws: the run fails, and takes down nothing that it did not make.
+test_a_run_undoes_only_what_it_made() {
+  image
+  bocker setup 2>/dev/null
+  export BOCKER_SUBNET=10.0.0.0/29
+  bocker-net setup --undo; bocker-net setup 2>/dev/null
+  for n in 2 3 4 5 6; do bocker-net up "ps_4200$n" >/dev/null; done
+  before=$(census)
+  fails 125 '^bocker-net: create /run/netns/.*File exists' bocker run "$img" true
+  is "$(census)" "$before" "networks made by hand"
+  for n in 2 3 4 5 6; do bocker-net down "ps_4200$n"; bocker-cg create "ps_4200$n" >/dev/null; done
+  before=$(census)
+  fails 125 '^bocker-cg: create .*File exists' bocker run "$img" true
+  is "$(census)" "$before" "cgroups made by hand"
+  bocker gc | sort >removed
+  is "$(cat removed)" "$(printf '/ps_4200%s\n' 2 3 4 5 6)" "what gc finds without a container"
+  bocker run "$img" true
+}
+
+test_rm_that_is_interrupted_leaves_nothing_unnamed() {
+  image
+  bocker run "$img" true 2>/dev/null
+  bocker rm "$(containers)" >/dev/null
+  before=$(census)
+  for n in $(seq 40); do
+    # Killed by force, so that rm has all of it to remove.
+    start sleep 100
+    kill -9 "$runner"; wait "$runner" 2>/dev/null || true
+    eventually 5 stopped
+    bocker rm "$ps" >/dev/null 2>&1 &
+    sleep "0.00$((n % 10))"
+    kill -INT $! 2>/dev/null || true
+    wait $! 2>/dev/null || true
+    # Either it is gone with all that was its, or it is listed and can be removed.
+    if [ -n "$(containers)" ]; then bocker rm "$ps" >/dev/null; fi
+    is "$(census)" "$before" "after INT in round $n"
+  done
+}
+
+test_words_are_never_options_of_the_next_tool() {
+  image
+  bocker setup 2>/dev/null
+  before=$(census)
+  fails 125 "^bocker-store: No image named '--help' exists" bocker run -- --help
+  fails 125 "^bocker-store: No image named '-x' exists" bocker run -- -x true
+  fails 1 "^bocker-pull: .*-x" bocker pull -- -x
+  fails 1 "^bocker-pull: .*--help" bocker pull -- --help
+  fails 127 '^bocker-exec: .*--help' bocker run "$img" --help
+  fails 127 '^bocker-exec: .*--dry-run' bocker run "$img" --dry-run
+  fails 127 '^bocker-exec: .*--help' bocker run "$img" -- --help
+  after=$(census)
+  is "$(grep -vx 'store layers' <<<"$after")" "$before"
+  is "$(bocker run "$img" -- echo --json --help -- -x)" "--json --help -- -x"
+  is "$(bocker ps | tail -n 1 | cut -f 3)" "echo --json --help -- -x"
+  bocker rm "$(containers)" >/dev/null
+  start sleep 100
+  fails 127 '^bocker-exec: .*--help' bocker exec "$ps" --help
+  is "$(bocker exec "$ps" echo --help)" --help
+  kill "$runner"; wait "$runner" || true
+  fails 125 '^bocker: write stdout: No space left on device$' sh -c 'bocker --dry-run run x >/dev/full'
+}
+
+test_empty_settings_are_defaults() {
+  image
+  is "$(BOCKER_SUBNET='' BOCKER_CPU_SHARE='' BOCKER_MEM_LIMIT='' bocker run "$img" echo fine 2>/dev/null)" fine
 }
 
 test_image_without_a_shell() {

@@ -21,7 +21,7 @@ cgroup_state() {
 }
 
 test_cg_create_limits_and_delete() {
-  is "$(bocker-cg create ps_42045 cpu.shares=512 memory=512000000 2>&1)" ""
+  is "$(bocker-cg create ps_42045 cpu.shares=512 memory=512000000 2>&1)" /ps_42045
   is "$(cat "$(cpu_file ps_42045)")" "$(of_512)"
   is "$(cat "$(memory_file ps_42045)")" 512000000
   is "$(bocker-cg get ps_42045 memory)" 512000000
@@ -145,6 +145,12 @@ test_cg_delete_takes_children_and_waits_for_the_dying() {
   wait "$sleeper" || true
   bocker-cg delete ps_42045
   is "$(cgroups)" ""
+  # As a filter, with names for answers: what is gone already is none.
+  bocker-cg create ps_42045 && bocker-cg create ps_42046
+  is "$(printf 'ps_42046\tmore\nps_42045\nps_42047\n' | bocker-cg delete -)" $'/ps_42046\n/ps_42045'
+  is "$(cgroups)" ""
+  echo nonsense >words
+  fails 2 "'nonsense' is not an id" sh -c 'bocker-cg delete - <words'
 }
 in_it() { grep -q ps_42045 "/proc/$1/cgroup" && [ "$(cat "/proc/$1/comm")" = sleep ]; }
 
@@ -152,12 +158,12 @@ test_cg_dry_run_is_what_it_does() {
   local words=(ps_42045 cpu.shares=512 memory=512M)
   bocker-cg create --dry-run "${words[@]}" >script
   is "$(cgroups)" "" "a dry run does nothing"
-  sh -e script
+  is "$(sh -e script)" /ps_42045
   cgroup_state >shell
   bocker-cg delete --dry-run ps_42045 | sh -e
   is "$(cgroups)" ""
   bocker-cg create --explain "${words[@]}" >out 2>told
-  is "$(cat out)" ""
+  is "$(cat out)" /ps_42045
   cgroup_state >tool
   diff shell tool
   # Version 2's controllers are enabled by now; all else is said again.
@@ -166,6 +172,19 @@ test_cg_dry_run_is_what_it_does() {
   bocker-cg delete --explain ps_42045 2>told
   diff script told
   is "$(cgroups)" ""
+}
+
+test_cg_create_that_is_told_to_end_leaves_nothing() {
+  local n status
+  for n in $(seq 40); do
+    bocker-cg create ps_42045 memory=64M >out 2>/dev/null &
+    sleep "0.00$((n % 10))"
+    kill -TERM $! 2>/dev/null || true
+    status=0; wait $! || status=$?
+    # All or nothing, and who waits for it knows which.
+    if [ "$status" = 0 ]; then bocker-cg delete ps_42045; else is "$status" 143; fi
+    is "$(cgroups)" "" "after TERM in round $n (status $status)"
+  done
 }
 
 test_cg_bad_words() {

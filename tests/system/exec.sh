@@ -151,7 +151,8 @@ P
   (trap '' HUP; exec bocker-exec --root "$R" -- sleep 1) &
   sleep 0.3; kill -HUP $!; status=0; wait $! || status=$?
   is "$status" 0 "a HUP under nohup"
-  # Stop and go on.
+  # Stop and go on, as a job of a shell.
+  set -m
   b --status ps_1/status -- sh -c 'while :; do sleep 0.05; done' &
   local supervisor=$! payload
   eventually 5 running; payload=$(cut -d' ' -f2 ps_1/status)
@@ -164,8 +165,11 @@ P
   # shellcheck disable=SC2317,SC2329
   awake() { ! state "$payload" T; }
   eventually 5 awake
-  kill -TERM "$supervisor"; status=0; wait "$supervisor" || status=$?
+  kill -TERM "$supervisor"
+  # With job control wait(1) ends when the job stops, too.
+  status=147; until [ "$status" != 147 ]; do status=0; wait "$supervisor" || status=$?; done
   is "$status" 143
+  set +m
 }
 
 test_the_namespaces() {

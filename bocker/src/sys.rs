@@ -1,0 +1,59 @@
+//! The one place of this crate with `unsafe`: signals by number, which nix does not wrap.
+#![allow(unsafe_code)]
+
+use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
+
+/// SIGCHLD as it should be: a caller that ignores it would make our `wait(2)` fail with ECHILD.
+pub(crate) fn default_sigchld() {
+    // SAFETY: SIG_DFL runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Whether this process ignores the signal, `sigaction(2)`.
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a sigaction of zeros is valid; with a null new action the call only fills `now`.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// The signals that ask a program to end do nothing to this process from now on, nor to those that it starts.
+pub(crate) fn ignore_ends() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: SIG_IGN runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Every signal, real-time ones included, but for those in `out` and those that the caller ignores.
+pub(crate) fn signals_but(out: &[i32]) -> SigSet {
+    // SAFETY: sigemptyset initialises the set before it is used; sigaddset refuses bad numbers.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in (1..=libc::SIGRTMAX()).filter(|signal| !out.contains(signal) && !is_ignored(*signal)) {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        SigSet::from_sigset_t_unchecked(set)
+    }
+}
+
+/// `kill(2)` by number.
+pub(crate) fn kill(pid: u32, signal: i32) -> nix::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    // SAFETY: touches no memory of ours.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Stops this process if that is what a shell with job control waits for: its parent is in another process group of
+/// the same session. Anywhere else nobody would notice, and nobody continue it.
+pub(crate) fn stop_as_a_job() {
+    use nix::unistd::{getpgid, getpgrp, getpid, getppid, getsid};
+    let parent: Option<Pid> = Some(getppid());
+    if getpgid(parent).is_ok_and(|group| group != getpgrp()) && getsid(parent) == getsid(None) {
+        let _ = nix::sys::signal::kill(getpid(), nix::sys::signal::Signal::SIGSTOP);
+    }
+}
