@@ -94,3 +94,32 @@ EOF
   done
   die "the registry did not start on port $3: $(tail -n 3 "$2.log")"
 }
+
+# oci_image LAYOUT TAG CONFIG LAYER.tar...: an OCI layout with one image, made with tar's files, gzip and sha256sum only
+oci_image() {
+  local layout=$1 tag=$2 config=$3 blobs=$1/blobs/sha256 diff_ids='' layers='' layer digest size
+  shift 3
+  mkdir -p "$blobs"
+  blob() { # FILE: moves it to its name; prints "digest size"
+    digest=$(sha256sum "$1" | cut -d ' ' -f 1)
+    size=$(stat -c %s "$1")
+    mv "$1" "$blobs/$digest"
+    echo "sha256:$digest $size"
+  }
+  for layer; do
+    diff_ids+="${diff_ids:+,}\"sha256:$(sha256sum "$layer" | cut -d ' ' -f 1)\""
+    gzip -n "-${OCI_GZIP:-1}" "$layer"
+    read -r digest size < <(blob "$layer.gz")
+    layers+="${layers:+,}{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar+gzip\",\"digest\":\"$digest\",\"size\":$size}"
+  done
+  printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":[%s]}}' \
+    "$(dpkg --print-architecture)" "$config" "$diff_ids" > "$layout/config"
+  read -r digest size < <(blob "$layout/config")
+  printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":%s},"layers":[%s]}' \
+    "$digest" "$size" "$layers" > "$layout/manifest"
+  read -r digest size < <(blob "$layout/manifest")
+  echo '{"imageLayoutVersion":"1.0.0"}' > "$layout/oci-layout"
+  # Last: a layout with an index is a complete one.
+  printf '{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%s,"annotations":{"org.opencontainers.image.ref.name":"%s"}}]}\n' \
+    "$digest" "$size" "$tag" > "$layout/index.json"
+}
