@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{pool, unpack, verbs};
+use crate::{names, pool, unpack, verbs};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -51,7 +51,7 @@ enum Verb {
     },
     /// Make an image from a directory; prints its id
     Import {
-        /// What `images` shows [default: DIR]
+        /// Where it comes from; a name, as debian:12, becomes the image's [default: DIR]
         #[arg(long)]
         source: Option<String>,
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Verb {
     },
     /// Make an image from an OCI layout, a tar stream on stdin; prints its id
     Unpack {
-        /// What `images` shows [default: the name in index.json]
+        /// Where it comes from; a name, as debian:12, becomes the image's [default: the name in index.json]
         #[arg(long)]
         source: Option<String>,
         #[command(flatten)]
@@ -80,11 +80,11 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The image's id, then the command that it is for, as `ps` shows it
+        /// The image's id or name, then the command that it is for, as `ps` shows it
         #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [--] COMMAND")]
         words: Vec<OsString>,
     },
-    /// Replace an image by a snapshot of a container
+    /// Replace an image by a snapshot of a container; by name: make one of that name, and print its id
     Commit {
         #[command(flatten)]
         setup: Setup,
@@ -92,11 +92,34 @@ enum Verb {
         explain: Explain,
         /// The container's id
         container: OsString,
-        /// The image's id
+        /// The image's id, or a name
         image: OsString,
     },
-    /// Delete an image, or a container that does not run
+    /// Give an image a name, or one more; the image that had it loses it
+    Tag {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its id, or a name that it has
+        image: OsString,
+        /// As debian:12 or localhost:5000/group/name:tag
+        name: OsString,
+    },
+    /// Take a name away; the image stays
+    Untag {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// The name
+        name: OsString,
+    },
+    /// Delete an image, or a container that does not run; by name: the name, and the image if it has no other
     Rm {
+        /// An image with several names, too
+        #[arg(long, short)]
+        force: bool,
         /// Only a container in which nothing ever ran; else do nothing
         #[arg(long)]
         unstarted: bool,
@@ -104,7 +127,7 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// Its id
+        /// Its id, or a name of an image
         id: OsString,
     },
     /// Print where an image or a container lies
@@ -117,12 +140,12 @@ enum Verb {
         stopped: bool,
         #[command(flatten)]
         setup: Setup,
-        /// Its id
+        /// Its id, or a name of an image
         id: OsString,
     },
     /// List the images
     Images {
-        /// One JSON object a line: id, source
+        /// One JSON object a line: id, names, source
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -140,7 +163,7 @@ enum Verb {
     Cat {
         #[command(flatten)]
         setup: Setup,
-        /// Its id
+        /// Its id, or a name of an image
         id: OsString,
         /// The file's name
         file: OsString,
@@ -235,7 +258,9 @@ fn run(cli: Cli) -> Result<()> {
             verbs::import(|| open(&root, setup, explain), Path::new(&dir), source.as_deref(), explain)
         }
         Verb::Unpack { source, setup, explain } => {
-            let id = unpack::unpack(&open(&root, setup, explain)?, source.as_deref(), explain)?;
+            let store = open(&root, setup, explain)?;
+            let id = unpack::unpack(&store, source.as_deref(), explain)?;
+            names::name_by_source(&store, id, source.as_deref(), explain)?;
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
         Verb::Snapshot { ids, setup, explain, words } => {
@@ -250,8 +275,14 @@ fn run(cli: Cli) -> Result<()> {
             let store = open(&root, setup, explain)?;
             verbs::commit(&store, &container.to_string_lossy(), &image.to_string_lossy(), explain)
         }
-        Verb::Rm { unstarted, setup, explain, id } => {
-            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, explain)
+        Verb::Tag { setup, explain, image, name } => {
+            names::tag(&open(&root, setup, explain)?, &image.to_string_lossy(), &name.to_string_lossy(), explain)
+        }
+        Verb::Untag { setup, explain, name } => {
+            names::untag(&open(&root, setup, explain)?, &name.to_string_lossy(), explain)
+        }
+        Verb::Rm { force, unstarted, setup, explain, id } => {
+            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, force, explain)
         }
         Verb::Path { running, stopped, setup, id } => {
             let must = match (running, stopped) {

@@ -23,6 +23,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::claims::{Claims, DIRECTORY, gone};
 use crate::layer::names;
+use crate::names::NAMES;
 use crate::store::{LAYERS, NEW, Store, is_btrfs, to_nix};
 use crate::sys;
 
@@ -245,7 +246,7 @@ fn keep_private(root: &Path, explain: Explain) -> Result<bool> {
     }
     let ours = |name: &Vec<u8>| {
         let name = String::from_utf8_lossy(name);
-        name.parse::<bocker_common::Id>().is_ok() || name.starts_with(NEW) || name == LAYERS
+        name.parse::<bocker_common::Id>().is_ok() || name.starts_with(NEW) || name == LAYERS || name == NAMES
     };
     if !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.iter().all(ours) {
         let why = format!("others may enter it, its mode is {:o}", stat.st_mode & 0o7777);

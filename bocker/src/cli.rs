@@ -74,7 +74,7 @@ Several words are an argument vector. One word that holds white space or shell
 characters is a line for the image's /bin/sh. No words: the image's own command.")]
     #[command(override_usage = "bocker run IMAGE [COMMAND]...")]
     Run {
-        /// The image, as printed by `bocker images`, then the command
+        /// The image, by id or name as printed by `bocker images`, then the command
         #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE COMMAND")]
         words: Vec<OsString>,
     },
@@ -90,16 +90,26 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
         /// As printed by `bocker ps`
         container: OsString,
     },
-    /// Replace an image by a container's content
+    /// Replace an image by a container's content, or make one of that name
     Commit {
         /// Where the content comes from
         container: OsString,
-        /// The image that is replaced
+        /// The image that is replaced, or a name for the new one
         image: OsString,
     },
-    /// Delete images or containers
+    /// Give an image a name, or one more
+    Tag {
+        /// The image
+        image: OsString,
+        /// As debian:12 or localhost:5000/group/name:tag
+        name: OsString,
+    },
+    /// Delete images or containers; of an image with several names, only the one given
     #[command(visible_alias = "rmi")]
     Rm {
+        /// An image by its id with all its names, too
+        #[arg(long, short)]
+        force: bool,
         /// As printed by `bocker images` or `bocker ps`
         #[arg(required = true)]
         ids: Vec<OsString>,

@@ -42,7 +42,8 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         },
         Command::Logs { container } => vec![Step::run(Tool::new(STORE, ["cat", "--"]).and([container]).and(["log"]))],
         Command::Commit { container, image } => commit(container, image),
-        Command::Rm { ids } => ids.into_iter().flat_map(rm).collect(),
+        Command::Tag { image, name } => vec![Step::run(Tool::new(STORE, ["tag", "--"]).and([image, name]))],
+        Command::Rm { force, ids } => ids.into_iter().flat_map(|id| rm(id, force)).collect(),
         Command::Gc => gc(),
         Command::Setup { undo } => setup(undo),
         Command::Help => help(),
@@ -137,16 +138,27 @@ fn exec(container: OsString, words: Vec<OsString>) -> Vec<Step> {
 }
 
 fn commit(container: OsString, image: OsString) -> Vec<Step> {
+    let commit = Tool::new(STORE, ["commit", "--"]).and([container, image.clone()]);
+    if !is_id(&image, "img_") {
+        return vec![Step::capture("img", vec![commit]), Step::Say(vec!["Created:".into(), Word::Var("img")])];
+    }
     vec![
-        Step::run(Tool::new(STORE, ["commit", "--"]).and([container, image.clone()])),
+        Step::run(commit),
         Step::Say(vec!["Removed:".into(), image.clone().into()]),
         Step::Say(vec!["Created:".into(), image.into()]),
     ]
 }
 
-fn rm(id: OsString) -> Vec<Step> {
+/// Whether the word is an id and no name; which ids there are is bocker-store's to know.
+fn is_id(word: &OsStr, prefix: &str) -> bool {
+    let number = word.as_bytes().strip_prefix(prefix.as_bytes());
+    number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
+}
+
+fn rm(id: OsString, force: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    if id.as_bytes().starts_with(b"ps_") {
+    let container = is_id(&id, "ps_");
+    if container {
         let id = || [id.clone()];
         // Gone already, unless a crash left them. Before the container: whoever is interrupted here can ask again.
         steps.push(Step::capture("dir", vec![Tool::new(STORE, ["path", "--stopped", "--"]).and(id())]));
@@ -155,7 +167,8 @@ fn rm(id: OsString) -> Vec<Step> {
             Job::run(Tool::new(NET, ["down"]).and(id())),
         ]));
     }
-    steps.push(Step::run(Tool::new(STORE, ["rm", "--"]).and([id.clone()])));
+    let force = (force && !container).then_some("--force");
+    steps.push(Step::run(Tool::new(STORE, ["rm"]).and(force).and(["--"]).and([id.clone()])));
     steps.push(Step::Say(vec!["Removed:".into(), id.into()]));
     steps
 }
@@ -274,6 +287,25 @@ bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent=$
         assert_eq!(shell_line(words(&["exit$x"])), words(&["/bin/sh", "-c", "exit$x"]));
         assert_eq!(shell_line(words(&["echo", "a b;c"])), words(&["echo", "a b;c"]));
         assert_eq!(shell_line(vec![]), words(&[]));
+    }
+
+    #[test]
+    fn an_id_is_told_from_a_name() {
+        for (word, is) in [("img_42150", true), ("img_1", true), ("img_42150:1", false), ("img_x", false), ("a", false)]
+        {
+            assert_eq!(is_id(OsStr::new(word), "img_"), is, "{word}");
+        }
+        let commit = |image: &str| script(Command::Commit { container: "ps_42045".into(), image: image.into() }, &[]);
+        assert!(commit("img_42150").contains("echo Removed: img_42150\necho Created: img_42150\n"));
+        assert!(
+            commit("a:1").ends_with("img=$(bocker-store commit -- ps_42045 a:1) || exit\necho Created: \"$img\"\n")
+        );
+        let rm = |id: &str| script(Command::Rm { force: true, ids: words(&[id]) }, &[]);
+        assert!(
+            rm("ps_tools:1")
+                .ends_with(":$PATH\nbocker-store rm --force -- ps_tools:1 || exit\necho Removed: ps_tools:1\n")
+        );
+        assert!(rm("ps_42045").contains("bocker-store rm -- ps_42045"), "containers know no --force here");
     }
 
     #[test]
