@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{names, pool, unpack, verbs};
+use crate::{inspect, names, pool, unpack, verbs};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -159,6 +159,27 @@ enum Verb {
         #[command(flatten)]
         setup: Setup,
     },
+    /// Print what is known of images and containers
+    Inspect {
+        /// One JSON object for each, with the whole configuration
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// Ids, or names of images
+        #[arg(required = true)]
+        ids: Vec<OsString>,
+    },
+    /// List the steps of an image's making, the last one first: layer, time, command, comment
+    History {
+        /// One JSON object a line: layer, created, created_by, comment
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// The image's id, or a name
+        image: OsString,
+    },
     /// Print a text file of an image or a container: log, cmd, source, config, …
     Cat {
         #[command(flatten)]
@@ -295,6 +316,13 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
+        Verb::Inspect { json, setup, ids } => {
+            let ids: Vec<_> = ids.iter().map(|id| id.to_string_lossy().into_owned()).collect();
+            inspect::inspect(&open(&root, setup, none)?, &ids, json)
+        }
+        Verb::History { json, setup, image } => {
+            inspect::history(&open(&root, setup, none)?, &image.to_string_lossy(), json)
+        }
         Verb::Cat { setup, id, file } => {
             verbs::cat(&open(&root, setup, none)?, &id.to_string_lossy(), &file.to_string_lossy())
         }

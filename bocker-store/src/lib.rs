@@ -5,6 +5,7 @@
 pub mod claims;
 mod cli;
 mod import;
+mod inspect;
 pub mod layer;
 pub mod names;
 pub mod oci;

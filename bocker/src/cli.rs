@@ -68,6 +68,23 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what is known of images and containers
+    Inspect {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+        /// Ids, or names of images
+        #[arg(required = true)]
+        ids: Vec<OsString>,
+    },
+    /// List the steps of an image's making, the last one first
+    History {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// The image, by id or name
+        image: OsString,
+    },
     /// Create a container and run a command in it
     #[command(after_help = "\
 Several words are an argument vector. One word that holds white space or shell

@@ -32,6 +32,8 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Init { directory } => init(directory),
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
+        Command::Inspect { json, ids } => look("inspect", json, ids),
+        Command::History { json, image } => look("history", json, vec![image]),
         Command::Run { words } => {
             let (image, words) = cli::first(words, "run: which image?")?;
             run(image, words, settings)?
@@ -82,6 +84,10 @@ fn init(directory: OsString) -> Vec<Step> {
 
 fn list(what: &str, json: bool) -> Vec<Step> {
     vec![Step::run(Tool::new(STORE, [what]).and(json.then_some("--json")))]
+}
+
+fn look(what: &str, json: bool, of: Vec<OsString>) -> Vec<Step> {
+    vec![Step::run(Tool::new(STORE, [what]).and(json.then_some("--json")).and(["--"]).and(of))]
 }
 
 fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<Step>, Failure> {
