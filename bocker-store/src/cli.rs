@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{inspect, names, pool, unpack, verbs};
+use crate::{export, from_tar, inspect, names, pool, unpack, verbs};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -49,7 +49,7 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
-    /// Make an image from a directory; prints its id
+    /// Make an image from a directory, or from a tar archive on stdin; prints its id
     Import {
         /// Where it comes from; a name, as debian:12, becomes the image's [default: DIR]
         #[arg(long)]
@@ -58,8 +58,18 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The root directory of the image to be
+        /// The root directory of the image to be; -: a tar archive of one on stdin, plain or by gzip
         dir: OsString,
+    },
+    /// Write a root file system to stdout as a tar archive; the same tree gives the same bytes
+    Export {
+        /// No time in it is later than this, seconds since 1970 [default: $SOURCE_DATE_EPOCH]
+        #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+        source_date_epoch: Option<i64>,
+        #[command(flatten)]
+        setup: Setup,
+        /// An image's id or name, or a container's id
+        id: OsString,
     },
     /// Make an image from an OCI layout, a tar stream on stdin; prints its id
     Unpack {
@@ -275,6 +285,15 @@ fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
         Verb::Init { size, explain, .. } => init(&root, size, explain),
+        Verb::Import { source, setup, explain, dir } if dir == "-" => {
+            let store = open(&root, setup, explain)?;
+            let id = from_tar::import(&store, source.as_deref(), explain)?;
+            names::name_by_source(&store, id, source.as_deref(), explain)?;
+            if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
+        }
+        Verb::Export { source_date_epoch, setup, id } => {
+            export::export(&open(&root, setup, none)?, &id.to_string_lossy(), source_date_epoch)
+        }
         Verb::Import { source, setup, explain, dir } => {
             verbs::import(|| open(&root, setup, explain), Path::new(&dir), source.as_deref(), explain)
         }

@@ -4,6 +4,8 @@
 
 pub mod claims;
 mod cli;
+mod export;
+mod from_tar;
 mod import;
 mod inspect;
 pub mod layer;

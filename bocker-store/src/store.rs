@@ -64,6 +64,8 @@ pub enum Step {
     Write(String, Vec<u8>),
     /// A copy of a directory of the host.
     Copy(PathBuf, String),
+    /// What the tar archive on stdin holds, into the directory; done by who reads it.
+    Extract(String),
     /// Files that go, if they are there.
     Forget(Vec<String>),
     /// A layer's blob, applied to the subvolume; done by who reads it.
@@ -138,6 +140,13 @@ impl bocker_common::say::Act for Act {
             Step::Copy(from, to) => Said::new(
                 format!("cp -a --reflink=auto {}/. {}", quote(from), at(to)),
                 "owners, modes, times, links and attributes as they are; blocks shared where the file system can",
+            ),
+            Step::Extract(to) => Said::new(
+                format!(
+                    "tar --numeric-owner --xattrs --xattrs-include='*' --delay-directory-restore -xpf - -C {}",
+                    at(to)
+                ),
+                "applied inside this root, links never followed out of it",
             ),
             Step::Forget(files) => {
                 let files: Vec<_> = files.iter().map(|name| at(name)).collect();
@@ -572,9 +581,13 @@ impl Store {
             Step::Tie(name, id) => self.tie(name, *id),
             Step::Untie(name) => self.untie(name),
             // Words of a dry run, or done by the caller.
-            Step::Copy(..) | Step::Layer(..) | Step::Seal(_) | Step::Unpack(_) | Step::Claim(_) | Step::Print(_) => {
-                Ok(())
-            }
+            Step::Copy(..)
+            | Step::Extract(_)
+            | Step::Layer(..)
+            | Step::Seal(_)
+            | Step::Unpack(_)
+            | Step::Claim(_)
+            | Step::Print(_) => Ok(()),
         }
     }
 

@@ -56,6 +56,19 @@ pub enum Command {
         /// Its content becomes the image's root directory
         directory: OsString,
     },
+    /// Create an image from a tar archive of a root file system on stdin
+    #[command(override_usage = "bocker import - [NAME] < ROOTFS.tar")]
+    Import {
+        /// `-`: stdin, plain or by gzip; a directory, as for init
+        from: OsString,
+        /// Its name
+        name: Option<OsString>,
+    },
+    /// Write a root file system to stdout as a tar archive
+    Export {
+        /// A container, or an image
+        id: OsString,
+    },
     /// List images
     Images {
         /// One JSON object a line

@@ -30,6 +30,8 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
     let steps = match command {
         Command::Pull { name, tag } => pull(name, tag),
         Command::Init { directory } => init(directory),
+        Command::Import { from, name } => import(from, name),
+        Command::Export { id } => vec![Step::run(Tool::new(STORE, ["export", "--"]).and([id]))],
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
         Command::Inspect { json, ids } => look("inspect", json, ids),
@@ -78,7 +80,16 @@ fn source(name: &OsStr, tag: Option<&OsStr>) -> OsString {
 }
 
 fn init(directory: OsString) -> Vec<Step> {
-    let import = Tool::new(STORE, ["import", "--setup", "--"]).and([directory]);
+    import(directory, None)
+}
+
+fn import(from: OsString, name: Option<OsString>) -> Vec<Step> {
+    let source = name.map(|name| {
+        let mut source = OsString::from("--source=");
+        source.push(name);
+        source
+    });
+    let import = Tool::new(STORE, ["import", "--setup"]).and(source).and(["--"]).and([from]);
     vec![Step::capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
 }
 
