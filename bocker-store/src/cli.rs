@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{export, from_tar, inspect, names, pool, unpack, verbs};
+use crate::{export, from_tar, inspect, names, pool, unpack, verbs, volumes};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -199,6 +199,9 @@ enum Verb {
         /// The file's name
         file: OsString,
     },
+    /// Volumes: what containers share and leave behind
+    #[command(subcommand)]
+    Volume(Volume),
     /// Of the ids on stdin, one a line, print those of containers that have ended or are in no store of this host
     Orphans {
         #[command(flatten)]
@@ -210,6 +213,55 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Volume {
+    /// Make an empty volume, unless it is there; prints its name
+    Create {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its name [default: 64 random digits]
+        name: Option<OsString>,
+    },
+    /// List the volumes
+    #[command(visible_alias = "list")]
+    Ls {
+        /// One JSON object a line: name, driver, mountpoint, created, containers
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+        /// Names only
+        #[arg(long, short)]
+        quiet: bool,
+        #[command(flatten)]
+        setup: Setup,
+    },
+    /// Delete volumes that no container has; prints their names
+    Rm {
+        /// One that is not there is no error
+        #[arg(long, short)]
+        force: bool,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<OsString>,
+    },
+    /// Print what is known of volumes
+    Inspect {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<OsString>,
     },
 }
 
@@ -278,6 +330,25 @@ fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     Ok(())
 }
 
+fn texts(words: &[OsString]) -> Vec<String> {
+    words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn volume(root: &Path, verb: Volume) -> Result<()> {
+    let none = Explain::default();
+    match verb {
+        Volume::Create { setup, explain, name } => {
+            let name = name.map(|name| name.to_string_lossy().into_owned());
+            volumes::create(&open(root, setup, explain)?, name.as_deref(), explain)
+        }
+        Volume::Ls { json, quiet, setup } => volumes::ls(&open(root, setup, none)?, json, quiet),
+        Volume::Rm { force, setup, explain, names } => {
+            volumes::rm(&open(root, setup, explain)?, &texts(&names), force, explain)
+        }
+        Volume::Inspect { json, setup, names } => volumes::inspect(&open(root, setup, none)?, &texts(&names), json),
+    }
+}
+
 fn run(cli: Cli) -> Result<()> {
     let root = root(cli.root)?;
     need_root("bocker-store")?;
@@ -332,13 +403,11 @@ fn run(cli: Cli) -> Result<()> {
             };
             verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
         }
+        Verb::Volume(verb) => volume(&root, verb),
         Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
-        Verb::Inspect { json, setup, ids } => {
-            let ids: Vec<_> = ids.iter().map(|id| id.to_string_lossy().into_owned()).collect();
-            inspect::inspect(&open(&root, setup, none)?, &ids, json)
-        }
+        Verb::Inspect { json, setup, ids } => inspect::inspect(&open(&root, setup, none)?, &texts(&ids), json),
         Verb::History { json, setup, image } => {
             inspect::history(&open(&root, setup, none)?, &image.to_string_lossy(), json)
         }

@@ -19,5 +19,6 @@ mod sys;
 pub mod tarball;
 mod unpack;
 mod verbs;
+pub mod volumes;
 
 pub use cli::main;

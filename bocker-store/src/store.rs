@@ -27,7 +27,7 @@ use crate::sys;
 /// `BTRFS_SUPER_MAGIC`, linux/magic.h
 const BTRFS: u32 = 0x9123_683E;
 /// The inode of every subvolume's root directory.
-const SUBVOLUME_ROOT: u64 = 256;
+pub(crate) const SUBVOLUME_ROOT: u64 = 256;
 /// What begins with this is not complete.
 pub const NEW: &str = ".new_";
 /// The directory of the layers.
@@ -88,6 +88,8 @@ pub enum Step {
     Untie(Reference),
     /// The line on stdout.
     Print(Id),
+    /// Another line there.
+    Line(String),
 }
 
 /// A step in a certain store.
@@ -184,6 +186,7 @@ impl bocker_common::say::Act for Act {
             Step::Tie(name, id) => names::say_tie(&self.root, name, *id),
             Step::Untie(name) => names::say_untie(&self.root, name),
             Step::Print(id) => Said::new(format!("echo {id}"), ""),
+            Step::Line(line) => Said::new(format!("echo {}", quote(line)), ""),
         }
     }
 }
@@ -296,7 +299,7 @@ pub(crate) fn no_such(kind: Kind, name: &str) -> Error {
     Error::plain(format!("No {} named '{}' exists", kind.word(), short(name)))
 }
 
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
@@ -587,7 +590,8 @@ impl Store {
             | Step::Seal(_)
             | Step::Unpack(_)
             | Step::Claim(_)
-            | Step::Print(_) => Ok(()),
+            | Step::Print(_)
+            | Step::Line(_) => Ok(()),
         }
     }
 
@@ -607,8 +611,13 @@ impl Store {
         }
         let mut doomed = name.to_owned();
         if !name.contains(NEW) {
-            doomed = format!("{NEW}rm_{name}_{:016x}", random());
-            self.rename(name, &doomed, RenameFlags::NOREPLACE)?;
+            let aside = format!("{NEW}rm_{name}_{:016x}", random());
+            match rustix::fs::renameat_with(&self.dir, name, &self.dir, &aside, RenameFlags::NOREPLACE) {
+                Ok(()) => doomed = aside,
+                // A full store has no room for another name, and must be emptied all the same.
+                Err(Errno::NOSPC) => {}
+                Err(e) => return Err(self.fail("rename to", &aside)(to_nix(e))),
+            }
         }
         delete(&self.dir, &doomed).map_err(self.fail("delete", name))
     }

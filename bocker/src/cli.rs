@@ -144,16 +144,57 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
         #[arg(required = true)]
         ids: Vec<OsString>,
     },
+    /// Volumes: what containers share and leave behind
+    #[command(subcommand)]
+    Volume(Volume),
     /// Remove what a crash left half-made in the store
     Gc,
     /// Prepare this host (store, bridge, forwarding, NAT), or take it back
     Setup {
-        /// Take back what setup made, images and containers included
+        /// Take back what setup made, images, containers and volumes included
         #[arg(long)]
         undo: bool,
     },
     /// Print this message
     Help,
+}
+
+/// What can be done to volumes.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// Create a volume, unless it is there
+    Create {
+        /// Its name; none: a random one
+        name: Option<OsString>,
+    },
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls {
+        /// One JSON object a line
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+        /// Names only
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Delete volumes that no container has
+    Rm {
+        /// One that is not there is no error
+        #[arg(long, short)]
+        force: bool,
+        /// As printed by `bocker volume ls`
+        #[arg(required = true)]
+        names: Vec<OsString>,
+    },
+    /// Print what is known of volumes
+    Inspect {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+        /// As printed by `bocker volume ls`
+        #[arg(required = true)]
+        names: Vec<OsString>,
+    },
 }
 
 impl Command {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::CommandFactory;
 
 use crate::Failure;
-use crate::cli::{self, Command};
+use crate::cli::{self, Command, Volume};
 use crate::plan::{Job, Plan, Step, Tool, Word};
 
 const STORE: &str = "bocker-store";
@@ -48,6 +48,7 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Commit { container, image } => commit(container, image),
         Command::Tag { image, name } => vec![Step::run(Tool::new(STORE, ["tag", "--"]).and([image, name]))],
         Command::Rm { force, ids } => ids.into_iter().flat_map(|id| rm(id, force)).collect(),
+        Command::Volume(volume) => vec![Step::run(self::volume(volume))],
         Command::Gc => gc(),
         Command::Setup { undo } => setup(undo),
         Command::Help => help(),
@@ -198,6 +199,16 @@ fn gc() -> Vec<Step> {
         Step::pipe(vec![Tool::new(NET, ["list"]), orphans(), Tool::new(NET, ["down", "-"])]),
         Step::pipe(vec![Tool::new(CG, ["list"]), orphans(), Tool::new(CG, ["delete", "-"])]),
     ]
+}
+
+fn volume(volume: Volume) -> Tool {
+    let store = |verb, flag: Option<&str>| Tool::new(STORE, ["volume", verb]).and(flag.map(str::to_owned));
+    match volume {
+        Volume::Create { name } => store("create", Some("--setup")).and(["--"]).and(name),
+        Volume::Ls { json, quiet } => store("ls", json.then_some("--json").or_else(|| quiet.then_some("--quiet"))),
+        Volume::Rm { force, names } => store("rm", force.then_some("--force")).and(["--"]).and(names),
+        Volume::Inspect { json, names } => store("inspect", json.then_some("--json")).and(["--"]).and(names),
+    }
 }
 
 fn setup(undo: bool) -> Vec<Step> {
