@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{export, from_tar, inspect, names, pool, unpack, verbs, volumes};
+use crate::{diff, export, from_tar, fsck, inspect, names, pool, prune, unpack, usage, verbs, volumes};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -202,6 +202,38 @@ enum Verb {
     /// Volumes: what containers share and leave behind
     #[command(subcommand)]
     Volume(Volume),
+    /// List what a container has changed since it was made: A (added), C (changed) or D (deleted), and the path
+    Diff {
+        /// One JSON object a line: change, path
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// The container's id
+        container: OsString,
+    },
+    /// Print the bytes on the disk of each image, container, layer and volume: alone, and shared with others
+    Df {
+        /// One JSON object a line: name, exclusive, shared
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+    },
+    /// Look whether names, text files and subvolumes say the same; prints what does not, changes nothing
+    Fsck {
+        #[command(flatten)]
+        setup: Setup,
+    },
+    /// List what nobody needs any more, with the bytes that it takes, or remove it: images that have lost their name
+    Prune {
+        #[command(flatten)]
+        wanted: prune::Wanted,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+    },
     /// Of the ids on stdin, one a line, print those of containers that have ended or are in no store of this host
     Orphans {
         #[command(flatten)]
@@ -404,6 +436,12 @@ fn run(cli: Cli) -> Result<()> {
             verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
         }
         Verb::Volume(verb) => volume(&root, verb),
+        Verb::Diff { json, setup, container } => {
+            diff::diff(&open(&root, setup, none)?, &container.to_string_lossy(), json)
+        }
+        Verb::Df { json, setup } => usage::df(&open(&root, setup, none)?, json),
+        Verb::Fsck { setup } => fsck::fsck(&open(&root, setup, none)?),
+        Verb::Prune { wanted, setup, explain } => prune::prune(&open(&root, setup, explain)?, wanted, explain),
         Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),

@@ -20,6 +20,9 @@ pub const NAMES: &str = "names";
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// The file of an image that has had a name: without one it is left over, where one that never had a name is not.
+pub const NAMED: &str = "named";
+
 /// The names do not change but by who has this.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
@@ -65,7 +68,8 @@ pub(crate) fn say_tie(root: &std::path::Path, name: &Reference, id: Id) -> Said 
     let at = |path: &str| quote(root.join(NAMES).join(path));
     let (parent, _) = split(name);
     let shell = format!(
-        "(umask 077; mkdir -p {})\nln -sfn {} {new}\nmv -T {new} {}",
+        ": > {}\n(umask 077; mkdir -p {})\nln -sfn {} {new}\nmv -T {new} {}",
+        quote(root.join(id.to_string()).join(NAMED)),
         at(&parent),
         target(name, id),
         at(&name.to_string()),
@@ -171,6 +175,8 @@ impl Store {
     /// Gives the image the name; whichever had it has it no longer. The names are held.
     pub(crate) fn tie(&self, name: &Reference, id: Id) -> Result<()> {
         let fail = |e| self.fail("create", &format!("{NAMES}/{name}"))(to_nix(e));
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(self.dir(), format!("{id}/{NAMED}"), flags, Mode::from_raw_mode(0o644)).map_err(fail)?;
         let dir = rustix::fs::openat(self.dir(), NAMES, DIRECTORY, Mode::empty()).map_err(fail)?;
         let new = temporary();
         match rustix::fs::unlinkat(&dir, &new, AtFlags::empty()) {

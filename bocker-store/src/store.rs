@@ -540,7 +540,7 @@ impl Store {
     }
 
     /// A lock on the store's directory, held while the value lives.
-    fn lock_store(&self, how: FlockOperation) -> Result<OwnedFd> {
+    pub(crate) fn lock_store(&self, how: FlockOperation) -> Result<OwnedFd> {
         // A descriptor of its own: locks belong to open files, not to processes.
         let fd = rustix::fs::openat(&self.dir, ".", DIRECTORY, Mode::empty())
             .and_then(|fd| rustix::fs::flock(&fd, how).map(|()| fd));

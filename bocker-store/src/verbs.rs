@@ -137,7 +137,9 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     drop(_held);
     refuse_nested(store, container)?;
     let plan = |new: &str| {
-        let forget = ["log", "status", "cmd", "image", "source"].map(|file| format!("{new}/{file}")).to_vec();
+        let forget = ["log", "status", "cmd", "image", "volumes", names::NAMED, "source"]
+            .map(|file| format!("{new}/{file}"))
+            .to_vec();
         vec![
             Step::Snapshot(container.to_string(), new.to_owned()),
             Step::Forget(forget),
@@ -173,7 +175,13 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
     refuse_nested(store, container)?;
     let _whole = Uninterrupted::begin();
     let new = format!("{NEW}{image}");
-    let forget = ["log", "status", "cmd", "image"].map(|file| format!("{new}/{file}")).to_vec();
+    let mut files = vec!["log", "status", "cmd", "image", "volumes"];
+    // Whether the image has had a name is its own, not the container's.
+    let named = !store.names_of(image)?.is_empty();
+    if !named {
+        files.push(names::NAMED);
+    }
+    let forget: Vec<_> = files.iter().map(|file| format!("{new}/{file}")).collect();
     let claim = Step::Snapshot(container.to_string(), new.clone());
     tell(&store.act(claim.clone()), explain)?;
     let mut building = None;
@@ -188,8 +196,13 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
             return Err(Error::new("commit to", image, "another commit is under way"));
         }
     }
-    let rest = [Step::Forget(forget), Step::Exchange(new.clone(), image.to_string()), Step::Delete(new, Vec::new())];
-    perform(&rest.map(|step| store.act(step)), explain, |act| store.apply(act.step()))?;
+    let mut rest = vec![Step::Forget(forget)];
+    if named && store.open_text(container, names::NAMED).is_err() {
+        rest.push(Step::Write(format!("{new}/{}", names::NAMED), Vec::new()));
+    }
+    rest.extend([Step::Exchange(new.clone(), image.to_string()), Step::Delete(new, Vec::new())]);
+    let rest: Vec<_> = rest.into_iter().map(|step| store.act(step)).collect();
+    perform(&rest, explain, |act| store.apply(act.step()))?;
     if let Some(building) = building {
         building.keep();
     }

@@ -144,9 +144,22 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
         #[arg(required = true)]
         ids: Vec<OsString>,
     },
+    /// List what a container has changed: A (added), C (changed) or D (deleted), and the path
+    Diff {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// As printed by `bocker ps`
+        container: OsString,
+    },
     /// Volumes: what containers share and leave behind
     #[command(subcommand)]
     Volume(Volume),
+    /// The store as a whole
+    #[command(subcommand)]
+    System(System),
+    /// List what nobody needs any more, with the bytes that it takes, or remove it
+    Prune(Prune),
     /// Remove what a crash left half-made in the store
     Gc,
     /// Prepare this host (store, bridge, forwarding, NAT), or take it back
@@ -157,6 +170,33 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
     },
     /// Print this message
     Help,
+}
+
+/// What can be asked of the store, and done to it.
+#[derive(Debug, Subcommand)]
+pub enum System {
+    /// Print the bytes of each image, container, layer and volume: alone, and shared with others
+    Df {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// As `bocker prune`
+    Prune(Prune),
+}
+
+/// What may go: containers that have ended, images that have lost their name.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Prune {
+    /// Remove it; else it is only listed
+    #[arg(long, short)]
+    pub force: bool,
+    /// All images that no container was made from
+    #[arg(long, short)]
+    pub all: bool,
+    /// Volumes without a chosen name that no container has
+    #[arg(long)]
+    pub volumes: bool,
 }
 
 /// What can be done to volumes.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::CommandFactory;
 
 use crate::Failure;
-use crate::cli::{self, Command, Volume};
+use crate::cli::{self, Command, Prune, System, Volume};
 use crate::plan::{Job, Plan, Step, Tool, Word};
 
 const STORE: &str = "bocker-store";
@@ -35,6 +35,7 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
         Command::Inspect { json, ids } => look("inspect", json, ids),
+        Command::Diff { json, container } => look("diff", json, vec![container]),
         Command::History { json, image } => look("history", json, vec![image]),
         Command::Run { words } => {
             let (image, words) = cli::first(words, "run: which image?")?;
@@ -49,6 +50,8 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Tag { image, name } => vec![Step::run(Tool::new(STORE, ["tag", "--"]).and([image, name]))],
         Command::Rm { force, ids } => ids.into_iter().flat_map(|id| rm(id, force)).collect(),
         Command::Volume(volume) => vec![Step::run(self::volume(volume))],
+        Command::System(System::Df { json }) => list("df", json),
+        Command::System(System::Prune(what)) | Command::Prune(what) => prune(what),
         Command::Gc => gc(),
         Command::Setup { undo } => setup(undo),
         Command::Help => help(),
@@ -199,6 +202,17 @@ fn gc() -> Vec<Step> {
         Step::pipe(vec![Tool::new(NET, ["list"]), orphans(), Tool::new(NET, ["down", "-"])]),
         Step::pipe(vec![Tool::new(CG, ["list"]), orphans(), Tool::new(CG, ["delete", "-"])]),
     ]
+}
+
+fn prune(what: Prune) -> Vec<Step> {
+    let flags = [(what.force, "--force"), (what.all, "--all"), (what.volumes, "--volumes")];
+    let flags = flags.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag);
+    let mut steps = vec![Step::run(Tool::new(STORE, ["prune", "--containers"]).and(flags))];
+    if what.force {
+        // Where a run was killed, its network and its cgroup are left.
+        steps.extend(gc());
+    }
+    steps
 }
 
 fn volume(volume: Volume) -> Tool {

@@ -160,6 +160,7 @@ test_commit_to_a_name() {
   [ "$two" != "$img" ] || fail "the original was replaced"
   is "$(cat "$BOCKER_ROOT/$img/rootfs/bin/hello" "$BOCKER_ROOT/$two/rootfs/bin/hello")" "$(printf 'hello\nchanged')"
   is "$(ls "$BOCKER_ROOT/$two")" "config
+named
 rootfs
 source"
   is "$(shown | sort -k 2)" "$(printf '%s\t\tbase:latest\n%s\t\tmine:1' "$img" "$two" | sort -k 2)"
@@ -246,11 +247,12 @@ test_names_on_a_full_disk() {
 
 test_what_is_printed_about_names_does_the_same() {
   store
-  everything() { find "$BOCKER_ROOT/names" -printf '%P %y %m %l\n' 2>/dev/null | sort; }
+  everything() { find "$BOCKER_ROOT/names" "$BOCKER_ROOT"/img_*/named -printf '%P %y %m %l\n' 2>/dev/null | sort; }
   img=$(image)
   bocker-store tag "$img" 'localhost:5000/a/b:1' && bocker-store tag "$img" c
   by_tool=$(everything)
   bocker-store untag c && bocker-store untag localhost:5000/a/b:1
+  rm "$BOCKER_ROOT/$img/named"
   bocker-store tag --dry-run "$img" localhost:5000/a/b:1 > script
   bocker-store tag --dry-run "$img" c >> script
   is "$(everything)" "" "what a dry run did"
