@@ -222,6 +222,9 @@ enum Verb {
     },
     /// Look whether names, text files and subvolumes say the same; prints what does not, changes nothing
     Fsck {
+        /// One JSON object a line: name, finding
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         setup: Setup,
     },
@@ -283,6 +286,18 @@ enum Volume {
         /// Their names
         #[arg(required = true)]
         names: Vec<OsString>,
+    },
+    /// List volumes without a chosen name that no container has, with their bytes, or remove them
+    Prune {
+        /// Those with a chosen name, too
+        #[arg(long, short)]
+        all: bool,
+        #[command(flatten)]
+        how: prune::How,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
     },
     /// Print what is known of volumes
     Inspect {
@@ -377,6 +392,9 @@ fn volume(root: &Path, verb: Volume) -> Result<()> {
         Volume::Rm { force, setup, explain, names } => {
             volumes::rm(&open(root, setup, explain)?, &texts(&names), force, explain)
         }
+        Volume::Prune { all, how, setup, explain } => {
+            prune::prune_volumes(&open(root, setup, explain)?, all, how, explain)
+        }
         Volume::Inspect { json, setup, names } => volumes::inspect(&open(root, setup, none)?, &texts(&names), json),
     }
 }
@@ -440,7 +458,7 @@ fn run(cli: Cli) -> Result<()> {
             diff::diff(&open(&root, setup, none)?, &container.to_string_lossy(), json)
         }
         Verb::Df { json, setup } => usage::df(&open(&root, setup, none)?, json),
-        Verb::Fsck { setup } => fsck::fsck(&open(&root, setup, none)?),
+        Verb::Fsck { json, setup } => fsck::fsck(&open(&root, setup, none)?, json),
         Verb::Prune { wanted, setup, explain } => prune::prune(&open(&root, setup, explain)?, wanted, explain),
         Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),

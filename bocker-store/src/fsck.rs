@@ -26,14 +26,15 @@ struct Check<'a> {
     store: &'a Store,
     /// Subvolumes that something in the store stands for.
     known: Vec<u64>,
-    found: Vec<String>,
+    /// Name, and what is wrong with it.
+    found: Vec<(String, String)>,
 }
 
 /// `fsck`: `NAME\tWHAT` of each finding; fails if there is one.
 ///
 /// Others may be at work. What they are in the middle of does not look the same a moment later, so what counts is what
 /// every one of three looks has found.
-pub(crate) fn fsck(store: &Store) -> Result<()> {
+pub(crate) fn fsck(store: &Store, json: bool) -> Result<()> {
     let mut found = look(store)?;
     for _ in 0..2 {
         if found.is_empty() {
@@ -41,14 +42,18 @@ pub(crate) fn fsck(store: &Store) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
         let again = look(store)?;
-        found.retain(|line| again.contains(line));
+        found.retain(|one| again.contains(one));
     }
     found.sort();
-    print(found.concat().as_bytes())?;
+    let line = |(name, what): &(String, String)| match json {
+        true => format!("{}\n", serde_json::json!({ "name": name, "finding": what })),
+        false => format!("{}\t{}\n", printable(name), printable(what)),
+    };
+    print(found.iter().map(line).collect::<String>().as_bytes())?;
     if found.is_empty() { Ok(()) } else { Err(Error::explained_elsewhere()) }
 }
 
-fn look(store: &Store) -> Result<Vec<String>> {
+fn look(store: &Store) -> Result<Vec<(String, String)>> {
     // Nobody is between making a subvolume and locking it now.
     let _alone = store.lock_store(FlockOperation::LockExclusive)?;
     let mut check = Check { store, known: Vec::new(), found: Vec::new() };
@@ -61,19 +66,23 @@ fn look(store: &Store) -> Result<Vec<String>> {
 
 impl Check<'_> {
     fn say(&mut self, name: &str, what: impl AsRef<str>) {
-        self.found.push(format!("{}\t{}\n", printable(name), printable(what.as_ref())));
+        self.found.push((name.to_owned(), what.as_ref().to_owned()));
     }
 
     /// The subvolume of this name, relative to the store; None, and said, if it is none.
     fn subvolume(&mut self, name: &str) -> Result<Option<OwnedFd>> {
         let stat =
             lstat(self.store.dir(), name.as_bytes()).map_err(to_nix).map_err(self.store.fail("look at", name))?;
-        if !stat.is_some_and(|stat| is_dir(&stat) && stat.st_ino == SUBVOLUME_ROOT) {
+        // Gone since it was listed.
+        let Some(stat) = stat else { return Ok(None) };
+        if !is_dir(&stat) || stat.st_ino != SUBVOLUME_ROOT {
             self.say(name, "it is no subvolume");
             return Ok(None);
         }
-        let fd = rustix::fs::openat(self.store.dir(), name, DIRECTORY, Mode::empty()).map_err(to_nix);
-        let fd = fd.map_err(self.store.fail("open", name))?;
+        let fd = match rustix::fs::openat(self.store.dir(), name, DIRECTORY, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            done => done.map_err(to_nix).map_err(self.store.fail("open", name))?,
+        };
         self.known.push(sys::subvolume_id(&fd).map_err(self.store.fail("look at", name))?);
         Ok(Some(fd))
     }

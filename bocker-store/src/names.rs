@@ -225,11 +225,17 @@ fn walk(dir: BorrowedFd<'_>, path: &str, depth: usize, found: &mut Vec<Found>) -
         match FileType::from_raw_mode(stat.st_mode) {
             // A repository has 128 components at most.
             FileType::Directory if depth < 256 => {
-                let below = rustix::fs::openat(dir, &entry, DIRECTORY, Mode::empty())?;
-                walk(below.as_fd(), &inner, depth + 1, found)?;
+                match rustix::fs::openat(dir, &entry, DIRECTORY, Mode::empty()) {
+                    // Gone meanwhile: who only looks holds no lock.
+                    Err(Errno::NOENT) => {}
+                    below => walk(below?.as_fd(), &inner, depth + 1, found)?,
+                }
             }
             FileType::Symlink => {
-                let link = rustix::fs::readlinkat(dir, &entry, Vec::new())?;
+                let link = match rustix::fs::readlinkat(dir, &entry, Vec::new()) {
+                    Err(Errno::NOENT) => continue,
+                    link => link?,
+                };
                 let name = inner.parse::<Reference>().ok().filter(|name| name.to_string() == inner);
                 found.push(match name.and_then(|name| Some((read_target(&name, link.as_bytes())?, name))) {
                     Some((id, name)) => Found::Name(name, id),
@@ -273,11 +279,16 @@ fn remove_parents(dir: &OwnedFd, name: &Reference) {
     }
 }
 
-/// Gives a new image the name that it came from, if that is one.
+/// Gives a new image the name that it came from, if that is one. Where that fails there is no new image.
 pub(crate) fn name_by_source(store: &Store, id: Id, source: Option<&str>, explain: Explain) -> Result<()> {
     let Some(name) = source.and_then(|source| source.parse::<Reference>().ok()) else { return Ok(()) };
-    let _held = hold(store, explain)?;
-    perform(&[store.act(Step::Tie(name, id))], explain, |act| store.apply(act.step()))
+    let named = hold(store, explain)
+        .and_then(|_held| perform(&[store.act(Step::Tie(name, id))], explain, |act| store.apply(act.step())));
+    if named.is_err() && !explain.dry_run {
+        let gone = store.apply(&Step::Delete(id.to_string(), Vec::new()));
+        let _ = gone.and_then(|()| store.prune(None, Explain::default(), |_| Ok(())));
+    }
+    named
 }
 
 /// Holds the names, unless nothing is to be done but talk.

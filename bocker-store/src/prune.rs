@@ -23,9 +23,19 @@ pub(crate) struct Wanted {
     /// Volumes without a chosen name that no container has, too
     #[arg(long)]
     pub(crate) volumes: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// Only look, or do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct How {
     /// Remove it; else it is only listed
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// One JSON object a line: name, bytes
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// One thing that goes.
@@ -60,13 +70,20 @@ fn list(store: &Store, wanted: Wanted) -> Result<Vec<Gone>> {
     });
     let mut gone: Vec<_> = containers.into_iter().chain(images).map(Gone::Of).collect();
     if wanted.volumes {
-        for volume in store.volumes()?.into_iter().filter(Volume::is_anonymous) {
-            if !store.users_of(&volume)?.iter().any(|user| stays.contains(user)) {
-                gone.push(Gone::Volume(volume));
-            }
-        }
+        gone.extend(unused_volumes(store, &stays, false)?);
     }
     Ok(gone)
+}
+
+/// Volumes that none of these containers has; those with a chosen name only if all are meant.
+fn unused_volumes(store: &Store, containers: &[Id], all: bool) -> Result<Vec<Gone>> {
+    let mut unused = Vec::new();
+    for volume in store.volumes()?.into_iter().filter(|volume| all || volume.is_anonymous()) {
+        if !store.users_of(&volume)?.iter().any(|user| containers.contains(user)) {
+            unused.push(Gone::Volume(volume));
+        }
+    }
+    Ok(unused)
 }
 
 /// Layers that only images in `gone` list.
@@ -79,15 +96,25 @@ fn layers_without(store: &Store, gone: &[Id]) -> Result<Vec<String>> {
     Ok(all.iter().map(|layer| format!("{LAYERS}/{layer}")).collect())
 }
 
-/// `prune`: `NAME\tBYTES` of each, the bytes that are free when it goes after those before it.
+/// `prune`: images that have lost their name, and what else is wanted.
 pub(crate) fn prune(store: &Store, wanted: Wanted, explain: Explain) -> Result<()> {
-    let gone = list(store, wanted)?;
+    remove(store, &list(store, wanted)?, wanted.how, explain)
+}
+
+/// `volume prune`: volumes without a chosen name, or all, that no container has.
+pub(crate) fn prune_volumes(store: &Store, all: bool, how: How, explain: Explain) -> Result<()> {
+    let containers = store.list(Kind::Container)?;
+    remove(store, &unused_volumes(store, &containers, all)?, how, explain)
+}
+
+/// Prints `NAME\tBYTES` of each, the bytes that are free when it goes after those before it; removes it if that is said.
+fn remove(store: &Store, gone: &[Gone], how: How, explain: Explain) -> Result<()> {
     if gone.is_empty() {
         return Ok(());
     }
     let usage = Usage::of(store)?;
     let (mut names, mut ids, mut before, mut lines) = (Vec::new(), Vec::new(), 0, Vec::new());
-    for one in &gone {
+    for one in gone {
         let name = match one {
             Gone::Of(id) => {
                 ids.push(*id);
@@ -98,10 +125,14 @@ pub(crate) fn prune(store: &Store, wanted: Wanted, explain: Explain) -> Result<(
         names.push(name.clone());
         let all = [names.clone(), layers_without(store, &ids)?].concat();
         let after = usage.freed(&all);
-        lines.push(format!("{name}\t{}\n", after - before));
+        let bytes = after - before;
+        lines.push(match how.json {
+            true => format!("{}\n", serde_json::json!({ "name": name, "bytes": bytes })),
+            false => format!("{name}\t{bytes}\n"),
+        });
         before = after;
     }
-    if !wanted.force && !explain.dry_run {
+    if !how.force && !explain.dry_run {
         print(lines.concat().as_bytes())?;
         let count = lines.len();
         let things = if count == 1 { "thing" } else { "things" };

@@ -226,6 +226,15 @@ pub enum Volume {
         #[arg(required = true)]
         names: Vec<OsString>,
     },
+    /// List volumes without a chosen name that no container has, with their bytes, or remove them
+    Prune {
+        /// Those with a chosen name, too
+        #[arg(long, short)]
+        all: bool,
+        /// Remove them; else they are only listed
+        #[arg(long, short)]
+        force: bool,
+    },
     /// Print what is known of volumes
     Inspect {
         /// One JSON object for each

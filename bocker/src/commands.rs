@@ -221,6 +221,7 @@ fn volume(volume: Volume) -> Tool {
         Volume::Create { name } => store("create", Some("--setup")).and(["--"]).and(name),
         Volume::Ls { json, quiet } => store("ls", json.then_some("--json").or_else(|| quiet.then_some("--quiet"))),
         Volume::Rm { force, names } => store("rm", force.then_some("--force")).and(["--"]).and(names),
+        Volume::Prune { all, force } => store("prune", all.then_some("--all")).and(force.then_some("--force")),
         Volume::Inspect { json, names } => store("inspect", json.then_some("--json")).and(["--"]).and(names),
     }
 }

@@ -147,7 +147,8 @@ test_fsck_finds_what_does_not_agree() {
   }
   root=$BOCKER_ROOT
   layer=$(cat "$root/$img/layers")
-  mkdir "$root/stray"; finds "stray	it is none of the store's"; rmdir "$root/stray"
+  mkdir "$root/stray"; finds "stray	it is none of the store's"
+  is "$(bocker-store fsck --json || true)" '{"finding":"it is none of the store'"'"'s","name":"stray"}'; rmdir "$root/stray"
   mkdir "$root/img_50000"; finds "img_50000	it is no subvolume"; rmdir "$root/img_50000"
   btrfs subvolume create "$root/.new_img_50000" >/dev/null
   finds ".new_img_50000	a crash left it half-made (bocker-store gc removes it)"

@@ -225,6 +225,7 @@ test_many_name_at_once() {
     jobs+=($!)
     bocker-store tag "$img" "kept/$n" 2>> err & jobs+=($!)
   done
+  for _ in $(seq 20); do bocker-store images 2>> err >/dev/null || true; done
   for job in "${jobs[@]}"; do wait "$job"; done
   # Two may take the same name away; nothing else goes wrong.
   is "$(grep -v "No image named 'a" err || true)" ""
@@ -243,6 +244,23 @@ test_names_on_a_full_disk() {
   bocker-store rm b
   bocker-store rm "$ps"
   is "$(ls -A "$BOCKER_ROOT")" ""
+}
+
+test_an_image_that_cannot_be_named_is_not_made() {
+  store
+  mkdir tree
+  printf 'file f x\n' > base
+  python3 "$repo/tests/mklayer.py" layout a.tar base
+  echo in the way > "$BOCKER_ROOT/names"
+  tar -C tree -cf tree.tar .
+  fails 1 "/names: Not a directory$" bocker-store import --source x tree
+  for verb in unpack "import -"; do
+    file=a.tar; [ "$verb" = unpack ] || file=tree.tar
+    # shellcheck disable=SC2086 # words
+    ! bocker-store $verb --source x < "$file" >out 2>err || fail "$verb"
+    is "$(wc -l < err) $(wc -c < out)" "1 0" "$(cat err)"
+  done
+  is "$(find "$BOCKER_ROOT" -mindepth 1 ! -name names ! -name layers)" ""
 }
 
 test_what_is_printed_about_names_does_the_same() {

@@ -115,6 +115,25 @@ test_what_is_printed_about_volumes_does_the_same() {
   is "$(ls -A "$BOCKER_ROOT")" ""
 }
 
+test_volume_prune_takes_what_nobody_chose_or_has() {
+  store
+  mkdir tree && img=$(bocker-store import tree) ps=$(bocker-store snapshot "$img" -- x)
+  one=$(bocker-store volume create) two=$(bocker-store volume create)
+  bocker-store volume create chosen >/dev/null
+  head -c 2097152 /dev/urandom > "$BOCKER_ROOT/vol_$one/data/f"
+  echo "$two" > "$BOCKER_ROOT/$ps/volumes"
+  is "$(bocker-store volume prune 2>err)" "vol_$one	2097152"
+  is "$(cat err)" "bocker-store: nothing was removed: 1 thing, 2097152 bytes (--force removes)"
+  is "$(bocker-store volume prune --json 2>/dev/null)" "{\"bytes\":2097152,\"name\":\"vol_$one\"}"
+  is "$(bocker volume prune --all 2>/dev/null | cut -f 1 | sort)" "$(printf 'vol_%s\n' "$one" chosen | sort)"
+  is "$(bocker-store volume ls -q | wc -l)" 3
+  bocker-store volume prune --dry-run > script && sh -e script
+  is "$(bocker-store volume ls -q | sort)" "$(printf '%s\n' chosen "$two" | sort)"
+  is "$(bocker volume prune --all --force)" "vol_chosen	0"
+  is "$(bocker-store volume prune --all --force 2>&1)" ""
+  is "$(bocker-store volume ls -q)" "$two"
+}
+
 test_bocker_volumes() {
   is "$(bocker volume create data 2>/dev/null)" data
   is "$(bocker volume ls)" "DRIVER    VOLUME NAME
