@@ -297,10 +297,11 @@ pub(crate) fn diff(store: &Store, container: &str, json: bool) -> Result<()> {
     let image = store
         .find(Kind::Image, &from)
         .map_err(|_| Error::new("compare", id, format!("its image {} is gone", crate::store::short(&from))))?;
-    // A transaction is in an inode's item once it is written.
-    rustix::fs::syncfs(store.dir()).map_err(to_nix).map_err(store.fail("sync", ""))?;
+    // A transaction is in an inode's item once it is written; on a full disk it may never be.
+    let is_written = rustix::fs::syncfs(store.dir()).is_ok();
     let ((old, old_root), (new, new_root)) = (open(store, image)?, open(store, id)?);
-    let touched = touched(&old, &new).map_err(store.fail("look into", &id.to_string()))?;
+    let mut touched = touched(&old, &new).map_err(store.fail("look into", &id.to_string()))?;
+    touched.take_if(|_| !is_written);
     let device = rustix::fs::fstat(&new_root).map_err(fail(b""))?.st_dev;
     let mut differ = Differ { touched, device, found: Vec::new() };
     differ.directory(&old_root, &new_root, b"", MAX_DEPTH)?;

@@ -493,6 +493,18 @@ mod tests {
     }
 
     #[test]
+    fn eight_gibibytes_and_more_are_said_in_both_places() {
+        for size in [OCTAL_11 - 1, OCTAL_11, OCTAL_11 + 1, 1 << 60] {
+            let bytes = headers(&Entry { size, ..entry() }).unwrap();
+            let read = Reader::new(&bytes[..]).next_entry().unwrap().unwrap();
+            assert_eq!((read.size, read.stored), (size, size));
+            // A reader that knows no PAX finds the same in the header, and no other entry in the data.
+            let header = Header::from_byte_slice(&bytes[bytes.len() - 512..]);
+            assert_eq!(header.entry_size().unwrap(), size);
+        }
+    }
+
+    #[test]
     fn times_before_1970_count_backwards() {
         for (seconds, nanos, text) in [
             (0, 0, "0"),

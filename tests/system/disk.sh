@@ -104,6 +104,22 @@ test_prune_lists_first_and_removes_when_told() {
   is "$(bocker prune 2>&1)" ""
 }
 
+test_prune_and_df_on_a_full_disk() {
+  bocker-store init --size 200M
+  mkdir tree && data tree/f 1
+  lost=$(bocker-store import --source mine tree) && bocker-store untag mine
+  ps=$(bocker-store snapshot "$lost" -- x) && echo 'exited 0' > "$BOCKER_ROOT/$ps/status"
+  volume=$(bocker-store volume create)
+  head -c 300000000 /dev/zero > "$BOCKER_ROOT/$ps/rootfs/fill" 2>/dev/null || true
+  head -c 300000000 /dev/zero > "$BOCKER_ROOT/vol_$volume/data/fill" 2>/dev/null || true
+  is "$(bocker-store df | wc -l)" 3
+  is "$(bocker-store diff "$ps")" "A /fill"
+  is "$(bocker-store fsck)" ""
+  is "$(bocker-store prune --containers --volumes 2>/dev/null | cut -f 1)" "$(printf '%s\n' "$ps" "$lost" "vol_$volume")"
+  is "$(bocker-store prune --containers --volumes --force | cut -f 1)" "$(printf '%s\n' "$ps" "$lost" "vol_$volume")"
+  is "$(ls -A "$BOCKER_ROOT")" ""
+}
+
 # Whether an image has had a name is its own, whatever is committed to it.
 test_prune_never_takes_an_image_without_a_name() {
   store
