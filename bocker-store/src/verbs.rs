@@ -116,7 +116,8 @@ fn running(id: Id, way_out: impl std::fmt::Display) -> Error {
 }
 
 /// `commit`: the image of an id is replaced by a snapshot of the container in one step, then the old one goes. A name is
-/// given to what the container holds: its image is replaced, if that has no other name, else a new one is made.
+/// given to what the container holds: its image is replaced, if that has no other name and nothing of it runs, else a
+/// new one is made.
 pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Explain) -> Result<()> {
     let container = store.find(Kind::Container, container)?;
     if image.parse::<Id>().is_ok() {
@@ -125,16 +126,15 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     }
     let name: Reference = image.parse().map_err(|_| no_such(Kind::Image, image))?;
     let _whole = Uninterrupted::begin();
-    // Made only when there is something to name.
-    let known = store.find(Kind::Image, image).ok();
-    let _held = if explain.dry_run { None } else { store.hold_names(false)? };
-    if let Some(id) = known
+    let held = if explain.dry_run { None } else { store.hold_names(false)? };
+    if let Ok(id) = store.find(Kind::Image, image)
         && store.names_of(id)? == [name.clone()]
+        && runs_from(store, id)?.is_none()
     {
         replace(store, container, id, explain)?;
         return if explain.dry_run { tell(&store.act(Step::Print(id)), explain) } else { print_id(id, explain) };
     }
-    drop(_held);
+    drop(held);
     refuse_nested(store, container)?;
     let plan = |new: &str| {
         let forget = ["log", "status", "cmd", "image", "volumes", names::NAMED, "source"]
@@ -165,12 +165,20 @@ fn refuse_nested(store: &Store, container: Id) -> Result<()> {
     Ok(())
 }
 
+/// A container that was made from the image and runs.
+fn runs_from(store: &Store, image: Id) -> Result<Option<Id>> {
+    for id in store.list(Kind::Container)? {
+        if store.text(id, "image") == image.to_string().as_bytes() && store.stopped(id)?.is_none() {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
 /// The image is replaced by a snapshot of the container in one step, then the old one goes.
 fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<()> {
-    for other in store.list(Kind::Container)? {
-        if store.text(other, "image") == image.to_string().as_bytes() && store.stopped(other)?.is_none() {
-            return Err(running(other, format!("it was made from {image}; stop it first")));
-        }
+    if let Some(other) = runs_from(store, image)? {
+        return Err(running(other, format!("it was made from {image}; stop it first")));
     }
     refuse_nested(store, container)?;
     let _whole = Uninterrupted::begin();
@@ -213,7 +221,8 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
 pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, force: bool, explain: Explain) -> Result<()> {
     // Nobody names the image meanwhile. Where there are no names none is made: there may be no room for a directory.
     let _whole = Uninterrupted::begin();
-    let _held = if explain.dry_run { None } else { store.hold_names(false)? };
+    let container = name.parse::<Id>().is_ok_and(|id| id.kind() == Kind::Container);
+    let _held = if explain.dry_run || container { None } else { store.hold_names(false)? };
     let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
     // bocker-exec writes it when the payload has been executed, not before.
     if unstarted && (store.stopped(id)?.is_none() || !store.text(id, "status").is_empty()) {
