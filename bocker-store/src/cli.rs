@@ -407,6 +407,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
         Verb::Init { size, explain, .. } => init(&root, size, explain),
         Verb::Import { source, setup, explain, dir } if dir == "-" => {
+            from_tar::refuse_terminal(explain)?;
             let store = open(&root, setup, explain)?;
             let id = from_tar::import(&store, source.as_deref(), explain)?;
             names::name_by_source(&store, id, source.as_deref(), explain)?;

@@ -39,16 +39,23 @@ fn reading(error: io::Error) -> Error {
     Error::new("read", "stdin", error)
 }
 
+/// Refuses a person's keyboard, before a store is made for what is typed.
+///
+/// # Errors
+/// Stdin is a terminal, and would be read.
+pub(crate) fn refuse_terminal(explain: Explain) -> Result<()> {
+    if io::stdin().is_terminal() && !explain.dry_run {
+        return Err(Error::plain("stdin is a terminal").hint("bocker-store import - < rootfs.tar"));
+    }
+    Ok(())
+}
+
 /// Makes the image. A dry run reads nothing.
 ///
 /// # Errors
 /// Whatever is wrong with the archive; then nothing of it is left.
 pub(crate) fn import(store: &Store, source: Option<&str>, explain: Explain) -> Result<Id> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() && !explain.dry_run {
-        return Err(Error::plain("stdin is a terminal").hint("bocker-store import - < rootfs.tar"));
-    }
-    let stdin = stdin.as_fd().try_clone_to_owned().map_err(reading)?;
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(reading)?;
     let interrupt = Interrupt::listen()?;
     let mut input = Some(BufReader::with_capacity(256 << 10, Interruptible::new(stdin, &interrupt)));
     let text = printable(source.unwrap_or("-")) + "\n";

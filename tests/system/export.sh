@@ -208,6 +208,11 @@ test_import_of_bad_archives_leaves_nothing() {
   is "$(census)" "$before"
 }
 
+test_import_reads_no_keyboard() {
+  fails 1 '^bocker-store: stdin is a terminal' sh -c "script -qec 'bocker-store import --setup -' /dev/null </dev/null | tr -d '\r' >&2; exit 1"
+  [ ! -e "$BOCKER_ROOT.btrfs" ] || fail "a store was made for nothing"
+}
+
 test_bocker_export_and_import() {
   a_tree tree
   img=$(bocker init tree 2>/dev/null | sed 's/Created: //')

@@ -85,3 +85,22 @@ sha256:$(printf %064d 1)	2020-01-01T00:00:00Z	ADD rootfs\\tin /	-"
   # Nobody told.
   is "$(bocker-store history "$(bocker-store import tree)")" ""
 }
+
+# Whatever is typed where an id or a name belongs touches nothing, and is one line.
+test_what_is_no_id_is_refused_by_every_verb_that_looks() {
+  described
+  bocker-store volume create data >/dev/null
+  before=$(census)
+  for name in .. . / '' "$img/" "../bocker/$img" ps_42001 img_42150x "$img
+" names layers vol_data data .new_x $'\377' 'mine:1 ' MINE:1 "mine:1@sha256:$(printf %064d 0)" "$(printf 'x%.0s' $(seq 10000))"; do
+    for verb in inspect export history diff "inspect --json" "path" "untag"; do
+      # shellcheck disable=SC2086 # words on purpose
+      fails 1 "^bocker-store: No (container|image) named '.*' exists$" bocker-store $verb -- "$name"
+    done
+    fails 1 "^bocker-store: No image named '.*' exists$" bocker-store tag -- "$name" other
+  done
+  is "$(census)" "$before"
+  # Positive control.
+  is "$(bocker-store path mine:1)" "$BOCKER_ROOT/$img"
+  [ "$(bocker-store export mine:1 | wc -c)" -gt 1000 ] || fail "nothing exported"
+}
