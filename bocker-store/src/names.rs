@@ -68,11 +68,11 @@ pub(crate) fn say_tie(root: &std::path::Path, name: &Reference, id: Id) -> Said 
     let at = |path: &str| quote(root.join(NAMES).join(path));
     let (parent, _) = split(name);
     let shell = format!(
-        ": > {}\n(umask 077; mkdir -p {})\nln -sfn {} {new}\nmv -T {new} {}",
-        quote(root.join(id.to_string()).join(NAMED)),
+        "(umask 077; mkdir -p {})\nln -sfn {} {new}\nmv -T {new} {}\n: > {}",
         at(&parent),
         target(name, id),
         at(&name.to_string()),
+        quote(root.join(id.to_string()).join(NAMED)),
         new = at(&temporary())
     );
     Said::new(shell, "a name is a link to its image; renamed over the old one it moves in one step")
@@ -147,11 +147,14 @@ impl Store {
 
     /// The image that a link names, whether it is there or not.
     pub(crate) fn named(&self, name: &Reference) -> Result<Option<Id>> {
-        let path = format!("{NAMES}/{name}");
-        match rustix::fs::readlinkat(self.dir(), &path, Vec::new()) {
+        let (_, leaf) = split(name);
+        let link = rustix::fs::openat(self.dir(), NAMES, DIRECTORY, Mode::empty())
+            .and_then(|dir| open_parent(&dir, name))
+            .and_then(|parent| rustix::fs::readlinkat(parent, leaf, Vec::new()));
+        match link {
             Ok(link) => Ok(read_target(name, link.as_bytes())),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => Ok(None),
-            Err(e) => Err(self.fail("read", &path)(to_nix(e))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL | Errno::LOOP) => Ok(None),
+            Err(e) => Err(self.fail("read", &format!("{NAMES}/{name}"))(to_nix(e))),
         }
     }
 
@@ -175,8 +178,6 @@ impl Store {
     /// Gives the image the name; whichever had it has it no longer. The names are held.
     pub(crate) fn tie(&self, name: &Reference, id: Id) -> Result<()> {
         let fail = |e| self.fail("create", &format!("{NAMES}/{name}"))(to_nix(e));
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(self.dir(), format!("{id}/{NAMED}"), flags, Mode::from_raw_mode(0o644)).map_err(fail)?;
         let dir = rustix::fs::openat(self.dir(), NAMES, DIRECTORY, Mode::empty()).map_err(fail)?;
         let new = temporary();
         match rustix::fs::unlinkat(&dir, &new, AtFlags::empty()) {
@@ -192,7 +193,11 @@ impl Store {
             let _ = rustix::fs::unlinkat(&dir, &new, AtFlags::empty());
             remove_parents(&dir, name);
             fail(e)
-        })
+        })?;
+        // Last, and not worth a failure: without it prune lets the image be, whatever becomes of its name.
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let _ = rustix::fs::openat(self.dir(), format!("{id}/{NAMED}"), flags, Mode::from_raw_mode(0o644));
+        Ok(())
     }
 
     /// Takes the name away; gone already is no error. The names are held.
@@ -202,7 +207,8 @@ impl Store {
             Err(Errno::NOENT) => return Ok(()),
             done => done.map_err(fail)?,
         };
-        match rustix::fs::unlinkat(&dir, name.to_string(), AtFlags::empty()) {
+        let (_, leaf) = split(name);
+        match open_parent(&dir, name).and_then(|parent| rustix::fs::unlinkat(parent, leaf, AtFlags::empty())) {
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(e) => return Err(fail(e)),
         }
@@ -248,7 +254,13 @@ fn walk(dir: BorrowedFd<'_>, path: &str, depth: usize, found: &mut Vec<Found>) -
     Ok(())
 }
 
-/// The directory that the name's link lies in, made as far as it is missing.
+/// The directory that the name's link lies in, no link on the way to it.
+fn open_parent(dir: &OwnedFd, name: &Reference) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(dir, split(name).0, DIRECTORY, Mode::empty(), resolve)
+}
+
+/// The same, made as far as it is missing.
 fn make_parents(dir: &OwnedFd, name: &Reference) -> rustix::io::Result<OwnedFd> {
     let mut parts = name.components();
     parts.pop();
@@ -258,13 +270,8 @@ fn make_parents(dir: &OwnedFd, name: &Reference) -> rustix::io::Result<OwnedFd> 
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(e),
         }
-        here = rustix::fs::openat2(
-            &here,
-            &part,
-            DIRECTORY,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )?;
+        // One component, not followed.
+        here = rustix::fs::openat(&here, &part, DIRECTORY, Mode::empty())?;
     }
     Ok(here)
 }
@@ -377,7 +384,7 @@ mod tests {
         let step = Step::Tie(name(), "img_42150".parse().unwrap());
         let said = Store::act_at("/var/bocker".as_ref(), step).say().shell;
         assert!(
-            said.ends_with("mv -T /var/bocker/names/.new_name /var/bocker/names/docker.io/library/debian:12"),
+            said.contains("mv -T /var/bocker/names/.new_name /var/bocker/names/docker.io/library/debian:12\n"),
             "{said}"
         );
         assert!(said.contains("ln -sfn ../../../img_42150 "), "{said}");

@@ -208,6 +208,42 @@ test_import_of_bad_archives_leaves_nothing() {
   is "$(census)" "$before"
 }
 
+# The same code as for layers; here it is shown that it is.
+test_import_keeps_hostile_archives_inside() {
+  store
+  mkdir -p sentinel/d && echo outside > sentinel/file
+  before=$(listing sentinel)
+  python3 - "$repo/tests" "$HOST_DIR/sentinel" <<'PY'
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import mklayer
+s = sys.argv[2]
+up = "../" * 12 + s
+os.mkdir("attacks")
+L = mklayer.Layer
+for name, layer in {
+    "dotdot": L().file("../../x", "x"),
+    "link": L().symlink("l", s).file("l/escape", "x"),
+    "relative": L().symlink("l", up).file("l/escape", "x"),
+    "leaf": L().symlink("f", s + "/file").file("f", "inside"),
+    "hard": L().hard("h", s + "/file").file("h", "x"),
+    "chmod": L().symlink("l", s).dir("l/", mode=0o777, uid=7),
+    "hide": L().symlink("l", s).file("l/.wh.file", ""),
+}.items():
+    mklayer.write(f"attacks/{name}.tar", layer.tar())
+PY
+  for file in attacks/*.tar; do
+    status=0
+    bocker-store import - < "$file" >out 2>err || status=$?
+    is "$(listing sentinel)" "$before" "the tree outside after $file"
+    case $file in
+      */dotdot* | */hard*) is "$status $(wc -c < out) $(wc -l < err)" "1 0 1" "$file: $(cat err)" ;;
+      *) is "$status $(cat err)" "0 " "$file" ;;
+    esac
+  done
+  is "$(bocker-store images | tail -n +2 | wc -l)" 5
+}
+
 test_import_reads_no_keyboard() {
   fails 1 '^bocker-store: stdin is a terminal' sh -c "script -qec 'bocker-store import --setup -' /dev/null </dev/null | tr -d '\r' >&2; exit 1"
   [ ! -e "$BOCKER_ROOT.btrfs" ] || fail "a store was made for nothing"

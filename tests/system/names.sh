@@ -95,6 +95,10 @@ test_names_that_cannot_be() {
   ! bocker-store tag "$img" localhost/a 2>err || fail "written through a link"
   is "$(wc -l < err)" 1
   [ ! -e "$HOST_DIR/a:latest" ] || fail "a name outside"
+  ln -s "../../$img" a:latest
+  fails 1 "No image named 'localhost/a' exists" bocker-store untag localhost/a
+  fails 1 "No image named 'localhost/a' exists" bocker-store snapshot localhost/a
+  [ -L a:latest ] || fail "removed through a link"
   is "$(bocker-store gc)" ""
 }
 
