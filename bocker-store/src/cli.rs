@@ -228,7 +228,8 @@ enum Verb {
         #[command(flatten)]
         setup: Setup,
     },
-    /// List what nobody needs any more, with the bytes that it takes, or remove it: images that have lost their name
+    /// List what nobody needs any more, with the bytes that it takes, or remove it: images that have lost their name and
+    /// that no container was made from
     Prune {
         #[command(flatten)]
         wanted: prune::Wanted,

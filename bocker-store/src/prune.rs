@@ -17,7 +17,7 @@ pub(crate) struct Wanted {
     /// Containers that have ended, too
     #[arg(long)]
     pub(crate) containers: bool,
-    /// All images that no container was made from, not only those that have lost their name
+    /// All images that no container was made from, those that have a name or never had one, too
     #[arg(long, short)]
     pub(crate) all: bool,
     /// Volumes without a chosen name that no container has, too
@@ -64,9 +64,10 @@ fn list(store: &Store, wanted: Wanted) -> Result<Vec<Gone>> {
     let named: Vec<_> = store.image_names()?.into_iter().map(|(_, id)| id).collect();
     let mut images = store.list(Kind::Image)?;
     images.retain(|id| {
+        // Whose containers stay is needed to tell what they have changed.
         let free = !used.iter().any(|image| image == id.to_string().as_bytes());
         let nameless = !named.contains(id) && store.open_text(*id, NAMED).is_ok();
-        nameless || wanted.all && free
+        free && (nameless || wanted.all)
     });
     let mut gone: Vec<_> = containers.into_iter().chain(images).map(Gone::Of).collect();
     if wanted.volumes {

@@ -132,6 +132,8 @@ test_prune_never_takes_an_image_without_a_name() {
   bocker-store commit "$from_plain" mine >/dev/null
   is "$(bocker-store prune 2>&1)" ""
   bocker-store untag mine
+  is "$(bocker-store prune 2>&1)" "" "what a container was made from"
+  bocker-store rm "$from_named"
   is "$(bocker-store prune 2>/dev/null | cut -f 1)" "$named"
   bocker-store commit "$from_plain" new >/dev/null
   bocker-store tag "$named" mine
