@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{pool, unpack, verbs};
+use crate::{diff, export, from_tar, fsck, inspect, names, pool, prune, unpack, usage, verbs, volumes};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -49,21 +49,31 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
-    /// Make an image from a directory; prints its id
+    /// Make an image from a directory, or from a tar archive on stdin; prints its id
     Import {
-        /// What `images` shows [default: DIR]
+        /// Where it comes from; a name, as debian:12, becomes the image's [default: DIR]
         #[arg(long)]
         source: Option<String>,
         #[command(flatten)]
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The root directory of the image to be
+        /// The root directory of the image to be; -: a tar archive of one on stdin, plain or by gzip
         dir: OsString,
+    },
+    /// Write a root file system to stdout as a tar archive; the same tree gives the same bytes
+    Export {
+        /// No time in it is later than this, seconds since 1970 [default: $SOURCE_DATE_EPOCH]
+        #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+        source_date_epoch: Option<i64>,
+        #[command(flatten)]
+        setup: Setup,
+        /// An image's id or name, or a container's id
+        id: OsString,
     },
     /// Make an image from an OCI layout, a tar stream on stdin; prints its id
     Unpack {
-        /// What `images` shows [default: the name in index.json]
+        /// Where it comes from; a name, as debian:12, becomes the image's [default: the name in index.json]
         #[arg(long)]
         source: Option<String>,
         #[command(flatten)]
@@ -80,11 +90,11 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The image's id, then the command that it is for, as `ps` shows it
+        /// The image's id or name, then the command that it is for, as `ps` shows it
         #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [--] COMMAND")]
         words: Vec<OsString>,
     },
-    /// Replace an image by a snapshot of a container
+    /// Replace an image by a snapshot of a container; by name: make one of that name, and print its id
     Commit {
         #[command(flatten)]
         setup: Setup,
@@ -92,11 +102,34 @@ enum Verb {
         explain: Explain,
         /// The container's id
         container: OsString,
-        /// The image's id
+        /// The image's id, or a name
         image: OsString,
     },
-    /// Delete an image, or a container that does not run
+    /// Give an image a name, or one more; the image that had it loses it
+    Tag {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its id, or a name that it has
+        image: OsString,
+        /// As debian:12 or localhost:5000/group/name:tag
+        name: OsString,
+    },
+    /// Take a name away; the image stays
+    Untag {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// The name
+        name: OsString,
+    },
+    /// Delete an image, or a container that does not run; by name: the name, and the image if it has no other
     Rm {
+        /// An image with several names, too
+        #[arg(long, short)]
+        force: bool,
         /// Only a container in which nothing ever ran; else do nothing
         #[arg(long)]
         unstarted: bool,
@@ -104,7 +137,7 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// Its id
+        /// Its id, or a name of an image
         id: OsString,
     },
     /// Print where an image or a container lies
@@ -117,12 +150,12 @@ enum Verb {
         stopped: bool,
         #[command(flatten)]
         setup: Setup,
-        /// Its id
+        /// Its id, or a name of an image
         id: OsString,
     },
     /// List the images
     Images {
-        /// One JSON object a line: id, source
+        /// One JSON object a line: id, names, source
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -136,14 +169,74 @@ enum Verb {
         #[command(flatten)]
         setup: Setup,
     },
+    /// Print what is known of images and containers
+    Inspect {
+        /// One JSON object for each, with the whole configuration
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// Ids, or names of images
+        #[arg(required = true)]
+        ids: Vec<OsString>,
+    },
+    /// List the steps of an image's making, the last one first: layer, time, command, comment
+    History {
+        /// One JSON object a line: layer, created, created_by, comment
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// The image's id, or a name
+        image: OsString,
+    },
     /// Print a text file of an image or a container: log, cmd, source, config, …
     Cat {
         #[command(flatten)]
         setup: Setup,
-        /// Its id
+        /// Its id, or a name of an image
         id: OsString,
         /// The file's name
         file: OsString,
+    },
+    /// Volumes: what containers share and leave behind
+    #[command(subcommand)]
+    Volume(Volume),
+    /// List what a container has changed since it was made: A (added), C (changed) or D (deleted), and the path
+    Diff {
+        /// One JSON object a line: change, path
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// The container's id
+        container: OsString,
+    },
+    /// Print the bytes on the disk of each image, container, layer and volume: alone, and shared with others
+    Df {
+        /// One JSON object a line: name, exclusive, shared
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+    },
+    /// Look whether names, text files and subvolumes say the same; prints what does not, changes nothing
+    Fsck {
+        /// One JSON object a line: name, finding
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+    },
+    /// List what nobody needs any more, with the bytes that it takes, or remove it: images that have lost their name and
+    /// that no container was made from
+    Prune {
+        #[command(flatten)]
+        wanted: prune::Wanted,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
     },
     /// Of the ids on stdin, one a line, print those of containers that have ended or are in no store of this host
     Orphans {
@@ -156,6 +249,67 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Volume {
+    /// Make an empty volume, unless it is there; prints its name
+    Create {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its name [default: 64 random digits]
+        name: Option<OsString>,
+    },
+    /// List the volumes
+    #[command(visible_alias = "list")]
+    Ls {
+        /// One JSON object a line: name, driver, mountpoint, created, containers
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+        /// Names only
+        #[arg(long, short)]
+        quiet: bool,
+        #[command(flatten)]
+        setup: Setup,
+    },
+    /// Delete volumes that no container has; prints their names
+    Rm {
+        /// One that is not there is no error
+        #[arg(long, short)]
+        force: bool,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<OsString>,
+    },
+    /// List volumes without a chosen name that no container has, with their bytes, or remove them
+    Prune {
+        /// Those with a chosen name, too
+        #[arg(long, short)]
+        all: bool,
+        #[command(flatten)]
+        how: prune::How,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Print what is known of volumes
+    Inspect {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<OsString>,
     },
 }
 
@@ -224,6 +378,28 @@ fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     Ok(())
 }
 
+fn texts(words: &[OsString]) -> Vec<String> {
+    words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn volume(root: &Path, verb: Volume) -> Result<()> {
+    let none = Explain::default();
+    match verb {
+        Volume::Create { setup, explain, name } => {
+            let name = name.map(|name| name.to_string_lossy().into_owned());
+            volumes::create(&open(root, setup, explain)?, name.as_deref(), explain)
+        }
+        Volume::Ls { json, quiet, setup } => volumes::ls(&open(root, setup, none)?, json, quiet),
+        Volume::Rm { force, setup, explain, names } => {
+            volumes::rm(&open(root, setup, explain)?, &texts(&names), force, explain)
+        }
+        Volume::Prune { all, how, setup, explain } => {
+            prune::prune_volumes(&open(root, setup, explain)?, all, how, explain)
+        }
+        Volume::Inspect { json, setup, names } => volumes::inspect(&open(root, setup, none)?, &texts(&names), json),
+    }
+}
+
 fn run(cli: Cli) -> Result<()> {
     let root = root(cli.root)?;
     need_root("bocker-store")?;
@@ -231,11 +407,23 @@ fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
         Verb::Init { size, explain, .. } => init(&root, size, explain),
+        Verb::Import { source, setup, explain, dir } if dir == "-" => {
+            from_tar::refuse_terminal(explain)?;
+            let store = open(&root, setup, explain)?;
+            let id = from_tar::import(&store, source.as_deref(), explain)?;
+            names::name_by_source(&store, id, source.as_deref(), explain)?;
+            if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
+        }
+        Verb::Export { source_date_epoch, setup, id } => {
+            export::export(&open(&root, setup, none)?, &id.to_string_lossy(), source_date_epoch)
+        }
         Verb::Import { source, setup, explain, dir } => {
             verbs::import(|| open(&root, setup, explain), Path::new(&dir), source.as_deref(), explain)
         }
         Verb::Unpack { source, setup, explain } => {
-            let id = unpack::unpack(&open(&root, setup, explain)?, source.as_deref(), explain)?;
+            let store = open(&root, setup, explain)?;
+            let id = unpack::unpack(&store, source.as_deref(), explain)?;
+            names::name_by_source(&store, id, source.as_deref(), explain)?;
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
         Verb::Snapshot { ids, setup, explain, words } => {
@@ -250,8 +438,14 @@ fn run(cli: Cli) -> Result<()> {
             let store = open(&root, setup, explain)?;
             verbs::commit(&store, &container.to_string_lossy(), &image.to_string_lossy(), explain)
         }
-        Verb::Rm { unstarted, setup, explain, id } => {
-            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, explain)
+        Verb::Tag { setup, explain, image, name } => {
+            names::tag(&open(&root, setup, explain)?, &image.to_string_lossy(), &name.to_string_lossy(), explain)
+        }
+        Verb::Untag { setup, explain, name } => {
+            names::untag(&open(&root, setup, explain)?, &name.to_string_lossy(), explain)
+        }
+        Verb::Rm { force, unstarted, setup, explain, id } => {
+            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, force, explain)
         }
         Verb::Path { running, stopped, setup, id } => {
             let must = match (running, stopped) {
@@ -261,9 +455,20 @@ fn run(cli: Cli) -> Result<()> {
             };
             verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
         }
+        Verb::Volume(verb) => volume(&root, verb),
+        Verb::Diff { json, setup, container } => {
+            diff::diff(&open(&root, setup, none)?, &container.to_string_lossy(), json)
+        }
+        Verb::Df { json, setup } => usage::df(&open(&root, setup, none)?, json),
+        Verb::Fsck { json, setup } => fsck::fsck(&open(&root, setup, none)?, json),
+        Verb::Prune { wanted, setup, explain } => prune::prune(&open(&root, setup, explain)?, wanted, explain),
         Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
+        Verb::Inspect { json, setup, ids } => inspect::inspect(&open(&root, setup, none)?, &texts(&ids), json),
+        Verb::History { json, setup, image } => {
+            inspect::history(&open(&root, setup, none)?, &image.to_string_lossy(), json)
+        }
         Verb::Cat { setup, id, file } => {
             verbs::cat(&open(&root, setup, none)?, &id.to_string_lossy(), &file.to_string_lossy())
         }

@@ -4,15 +4,25 @@
 
 pub mod claims;
 mod cli;
+mod diff;
+mod export;
+mod from_tar;
+mod fsck;
 mod import;
+mod inspect;
 pub mod layer;
+pub mod names;
 pub mod oci;
 pub mod pool;
+mod prune;
+pub mod reference;
 pub mod signal;
 pub mod store;
 mod sys;
 pub mod tarball;
 mod unpack;
+mod usage;
 mod verbs;
+pub mod volumes;
 
 pub use cli::main;

@@ -23,8 +23,9 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::claims::{Claims, DIRECTORY, gone};
 use crate::layer::names;
+use crate::names::NAMES;
 use crate::store::{LAYERS, NEW, Store, is_btrfs, to_nix};
-use crate::sys;
+use crate::{sys, volumes};
 
 /// 10 GiB, of which the file takes what is written.
 pub const DEFAULT_SIZE: u64 = 10 << 30;
@@ -245,7 +246,11 @@ fn keep_private(root: &Path, explain: Explain) -> Result<bool> {
     }
     let ours = |name: &Vec<u8>| {
         let name = String::from_utf8_lossy(name);
-        name.parse::<bocker_common::Id>().is_ok() || name.starts_with(NEW) || name == LAYERS
+        name.parse::<bocker_common::Id>().is_ok()
+            || name.starts_with(NEW)
+            || name == LAYERS
+            || name == NAMES
+            || name.starts_with(volumes::PREFIX)
     };
     if !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.iter().all(ours) {
         let why = format!("others may enter it, its mode is {:o}", stat.st_mode & 0o7777);

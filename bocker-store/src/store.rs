@@ -20,12 +20,14 @@ use rustix::io::Errno;
 
 use crate::claims::{self, Claims};
 use crate::layer::{is_dir, lstat, names};
+use crate::names;
+use crate::reference::Reference;
 use crate::sys;
 
 /// `BTRFS_SUPER_MAGIC`, linux/magic.h
 const BTRFS: u32 = 0x9123_683E;
 /// The inode of every subvolume's root directory.
-const SUBVOLUME_ROOT: u64 = 256;
+pub(crate) const SUBVOLUME_ROOT: u64 = 256;
 /// What begins with this is not complete.
 pub const NEW: &str = ".new_";
 /// The directory of the layers.
@@ -62,6 +64,8 @@ pub enum Step {
     Write(String, Vec<u8>),
     /// A copy of a directory of the host.
     Copy(PathBuf, String),
+    /// What the tar archive on stdin holds, into the directory; done by who reads it.
+    Extract(String),
     /// Files that go, if they are there.
     Forget(Vec<String>),
     /// A layer's blob, applied to the subvolume; done by who reads it.
@@ -78,8 +82,14 @@ pub enum Step {
     Exchange(String, String),
     /// A subvolume goes, after those inside it, which are given by id, leaves first.
     Delete(String, Vec<u64>),
+    /// The image gets the name, and whoever had it loses it; the names are held.
+    Tie(Reference, Id),
+    /// The name goes; the names are held.
+    Untie(Reference),
     /// The line on stdout.
     Print(Id),
+    /// Another line there.
+    Line(String),
 }
 
 /// A step in a certain store.
@@ -133,6 +143,13 @@ impl bocker_common::say::Act for Act {
                 format!("cp -a --reflink=auto {}/. {}", quote(from), at(to)),
                 "owners, modes, times, links and attributes as they are; blocks shared where the file system can",
             ),
+            Step::Extract(to) => Said::new(
+                format!(
+                    "tar --numeric-owner --xattrs --xattrs-include='*' --delay-directory-restore -xpf - -C {}",
+                    at(to)
+                ),
+                "applied inside this root, links never followed out of it",
+            ),
             Step::Forget(files) => {
                 let files: Vec<_> = files.iter().map(|name| at(name)).collect();
                 Said::new(format!("rm -f {}", files.join(" ")), "what belongs to a container and not to an image")
@@ -166,7 +183,10 @@ impl bocker_common::say::Act for Act {
                 shell += &format!("btrfs subvolume delete {} >/dev/null", at(name));
                 Said::new(shell, "one call whatever the size; subvolumes inside it first")
             }
+            Step::Tie(name, id) => names::say_tie(&self.root, name, *id),
+            Step::Untie(name) => names::say_untie(&self.root, name),
             Step::Print(id) => Said::new(format!("echo {id}"), ""),
+            Step::Line(line) => Said::new(format!("echo {}", quote(line)), ""),
         }
     }
 }
@@ -279,7 +299,7 @@ pub(crate) fn no_such(kind: Kind, name: &str) -> Error {
     Error::plain(format!("No {} named '{}' exists", kind.word(), short(name)))
 }
 
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
@@ -317,7 +337,7 @@ impl Store {
         &self.dir
     }
 
-    fn fail<'a>(&self, act: &'a str, name: &str) -> impl Fn(Nix) -> Error + use<'a> {
+    pub(crate) fn fail<'a>(&self, act: &'a str, name: &str) -> impl Fn(Nix) -> Error + use<'a> {
         let at = self.path.join(name);
         move |errno| {
             let error = Error::new(act, at.display(), errno);
@@ -330,31 +350,41 @@ impl Store {
         Act { root: self.path.clone(), step }
     }
 
+    #[cfg(test)]
+    pub(crate) fn act_at(root: &Path, step: Step) -> Act {
+        Act { root: root.to_owned(), step }
+    }
+
     /// True if the name is there, whatever it is.
     fn taken(&self, name: &str) -> Result<bool> {
         let found = lstat(&self.dir, name.as_bytes()).map_err(to_nix).map_err(self.fail("look at", name))?;
         Ok(found.is_some())
     }
 
-    /// The image or container of this name. Only a well-formed id of the right kind can be one.
+    /// The image or container of this id, or the image of this name; what looks like an id is one.
     ///
     /// # Errors
     /// The original's line.
     pub fn find(&self, kind: Kind, name: &str) -> Result<Id> {
-        let id = name.parse::<Id>().ok().filter(|id| id.kind() == kind).ok_or_else(|| no_such(kind, name))?;
-        let stat = lstat(&self.dir, name.as_bytes()).map_err(to_nix).map_err(self.fail("look at", name))?;
+        let id = match (name.parse::<Id>(), kind) {
+            (Ok(id), _) => Some(id).filter(|id| id.kind() == kind),
+            (Err(_), Kind::Image) => name.parse().map_or(Ok(None), |name| self.named(&name))?,
+            (Err(_), Kind::Container) => None,
+        };
+        let id = id.ok_or_else(|| no_such(kind, name))?;
+        let stat = lstat(&self.dir, id.to_string().as_bytes()).map_err(to_nix).map_err(self.fail("look at", name))?;
         match stat {
             Some(stat) if is_dir(&stat) && stat.st_ino == SUBVOLUME_ROOT => Ok(id),
             _ => Err(no_such(kind, name)),
         }
     }
 
-    /// An image or a container of this name.
+    /// An image or a container of this id, or an image of this name.
     ///
     /// # Errors
     /// The original's line; it calls everything a container.
     pub fn find_any(&self, name: &str) -> Result<Id> {
-        let kind = if name.starts_with(Kind::Image.prefix()) { Kind::Image } else { Kind::Container };
+        let kind = name.parse::<Id>().map_or(Kind::Image, Id::kind);
         self.find(kind, name).map_err(|_| no_such(Kind::Container, name))
     }
 
@@ -510,7 +540,7 @@ impl Store {
     }
 
     /// A lock on the store's directory, held while the value lives.
-    fn lock_store(&self, how: FlockOperation) -> Result<OwnedFd> {
+    pub(crate) fn lock_store(&self, how: FlockOperation) -> Result<OwnedFd> {
         // A descriptor of its own: locks belong to open files, not to processes.
         let fd = rustix::fs::openat(&self.dir, ".", DIRECTORY, Mode::empty())
             .and_then(|fd| rustix::fs::flock(&fd, how).map(|()| fd));
@@ -551,10 +581,17 @@ impl Store {
             Step::Publish(from, to) => self.rename(from, to, RenameFlags::NOREPLACE),
             Step::Exchange(new, old) => self.rename(new, old, RenameFlags::EXCHANGE),
             Step::Delete(name, _) => self.delete(name),
+            Step::Tie(name, id) => self.tie(name, *id),
+            Step::Untie(name) => self.untie(name),
             // Words of a dry run, or done by the caller.
-            Step::Copy(..) | Step::Layer(..) | Step::Seal(_) | Step::Unpack(_) | Step::Claim(_) | Step::Print(_) => {
-                Ok(())
-            }
+            Step::Copy(..)
+            | Step::Extract(_)
+            | Step::Layer(..)
+            | Step::Seal(_)
+            | Step::Unpack(_)
+            | Step::Claim(_)
+            | Step::Print(_)
+            | Step::Line(_) => Ok(()),
         }
     }
 
@@ -574,8 +611,13 @@ impl Store {
         }
         let mut doomed = name.to_owned();
         if !name.contains(NEW) {
-            doomed = format!("{NEW}rm_{name}_{:016x}", random());
-            self.rename(name, &doomed, RenameFlags::NOREPLACE)?;
+            let aside = format!("{NEW}rm_{name}_{:016x}", random());
+            match rustix::fs::renameat_with(&self.dir, name, &self.dir, &aside, RenameFlags::NOREPLACE) {
+                Ok(()) => doomed = aside,
+                // A full store has no room for another name, and must be emptied all the same.
+                Err(Errno::NOSPC) => {}
+                Err(e) => return Err(self.fail("rename to", &aside)(to_nix(e))),
+            }
         }
         delete(&self.dir, &doomed).map_err(self.fail("delete", name))
     }
@@ -674,6 +716,17 @@ impl Store {
             perform(&[self.act(Step::Release(id))], explain, |_| self.claims.sweep(id))?;
             count += 1;
             told(&self.claims.link(id).to_string_lossy())?;
+        }
+        if let Some((_held, steps)) = self.stale_names()? {
+            for step in steps {
+                let name = match &step {
+                    Step::Untie(name) => format!("{}/{name}", names::NAMES),
+                    _ => format!("{}/{NEW}name", names::NAMES),
+                };
+                perform(&[self.act(step)], explain, |act| self.apply(&act.step))?;
+                count += 1;
+                told(&name)?;
+            }
         }
         count += self.prune(None, explain, told)?;
         Ok(count)

@@ -67,6 +67,63 @@ struct Search {
     buf: [u8; 3992],
 }
 
+/// Bytes of items that one search may give.
+const ITEMS: usize = 256 << 10;
+
+/// `struct btrfs_ioctl_search_args_v2`, with its buffer.
+#[repr(C)]
+struct SearchV2 {
+    tree_id: u64,
+    min_objectid: u64,
+    max_objectid: u64,
+    min_offset: u64,
+    max_offset: u64,
+    min_transid: u64,
+    max_transid: u64,
+    min_type: u32,
+    max_type: u32,
+    nr_items: u32,
+    unused: u32,
+    unused_too: [u64; 4],
+    buf_size: u64,
+    buf: [u8; ITEMS],
+}
+
+/// One item of a tree.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item<'a> {
+    /// Mostly an inode's number.
+    pub(crate) object: u64,
+    /// `BTRFS_…_KEY`
+    pub(crate) kind: u32,
+    /// Depends on the kind.
+    pub(crate) offset: u64,
+    pub(crate) data: &'a [u8],
+}
+
+/// `struct btrfs_ioctl_get_subvol_info_args`
+#[repr(C)]
+pub(crate) struct SubvolumeInfo {
+    tree: u64,
+    name: [u8; 256],
+    parent: u64,
+    directory: u64,
+    generation: u64,
+    flags: u64,
+    pub(crate) uuid: [u8; 16],
+    /// Of what it is a snapshot of; zeros: of nothing.
+    pub(crate) parent_uuid: [u8; 16],
+    received_uuid: [u8; 16],
+    /// The transaction that changed something in it last.
+    pub(crate) changed: u64,
+    /// The transaction that made it.
+    pub(crate) made: u64,
+    sent: u64,
+    received: u64,
+    times: [u64; 8],
+    reserved: [u64; 8],
+}
+
 /// `struct loop_info64`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -112,15 +169,19 @@ const NO_LOOP: LoopInfo = LoopInfo {
 };
 
 mod raw {
-    use super::{InoLookup, LoopConfig, LoopInfo, Search, VolArgs, VolArgsV2};
+    use super::{InoLookup, LoopConfig, LoopInfo, Search, SubvolumeInfo, VolArgs, VolArgsV2};
 
     nix::ioctl_write_ptr!(snap_destroy, 0x94, 15, VolArgs);
     nix::ioctl_readwrite!(tree_search, 0x94, 17, Search);
     nix::ioctl_readwrite!(ino_lookup, 0x94, 18, InoLookup);
     nix::ioctl_write_ptr!(snap_create_v2, 0x94, 23, VolArgsV2);
     nix::ioctl_write_ptr!(subvol_create_v2, 0x94, 24, VolArgsV2);
+    nix::ioctl_read!(subvol_getflags, 0x94, 25, u64);
     nix::ioctl_write_ptr!(subvol_setflags, 0x94, 26, u64);
+    nix::ioctl_read!(get_subvol_info, 0x94, 60, SubvolumeInfo);
     nix::ioctl_write_ptr!(snap_destroy_v2, 0x94, 63, VolArgsV2);
+    // The number holds the size without the buffer, which follows.
+    nix::ioctl_readwrite_bad!(tree_search_v2, nix::request_code_readwrite!(0x94, 17, 112), super::SearchV2);
     nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
     nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
     nix::ioctl_read_bad!(loop_get_status64, 0x4C05, LoopInfo);
@@ -179,6 +240,14 @@ pub(crate) fn subvolume_set_read_only(subvolume: impl AsFd) -> Result<()> {
     unsafe { raw::subvol_setflags(subvolume.as_fd().as_raw_fd(), &raw const flags) }.map(drop)
 }
 
+/// Whether a subvolume is read-only, `BTRFS_IOC_SUBVOL_GETFLAGS`.
+pub(crate) fn subvolume_is_read_only(subvolume: impl AsFd) -> Result<bool> {
+    let mut flags = 0;
+    // SAFETY: the descriptor is open, and the kernel writes eight bytes.
+    unsafe { raw::subvol_getflags(subvolume.as_fd().as_raw_fd(), &raw mut flags) }?;
+    Ok(flags & READ_ONLY != 0)
+}
+
 /// The id of the subvolume that the descriptor lies in, `BTRFS_IOC_INO_LOOKUP`.
 pub(crate) fn subvolume_id(fd: impl AsFd) -> Result<u64> {
     let mut args = InoLookup { treeid: 0, objectid: SUBVOLUME_ROOT, name: [0; 4080] };
@@ -229,6 +298,89 @@ pub(crate) fn subvolumes_in(fd: impl AsFd, parent: u64) -> Result<Vec<u64>> {
     }
 }
 
+/// Where a subvolume comes from and when it changed, `BTRFS_IOC_GET_SUBVOL_INFO`, Linux 4.18.
+pub(crate) fn subvolume_info(subvolume: impl AsFd) -> Result<SubvolumeInfo> {
+    let mut info = SubvolumeInfo {
+        tree: 0,
+        name: [0; 256],
+        parent: 0,
+        directory: 0,
+        generation: 0,
+        flags: 0,
+        uuid: [0; 16],
+        parent_uuid: [0; 16],
+        received_uuid: [0; 16],
+        changed: 0,
+        made: 0,
+        sent: 0,
+        received: 0,
+        times: [0; 8],
+        reserved: [0; 8],
+    };
+    // SAFETY: the descriptor is open, and the kernel writes within the struct.
+    unsafe { raw::get_subvol_info(subvolume.as_fd().as_raw_fd(), &raw mut info) }?;
+    Ok(info)
+}
+
+/// All inodes of a tree.
+pub(crate) const INODES: std::ops::RangeInclusive<u64> = SUBVOLUME_ROOT..=u64::MAX - 255;
+
+/// Gives `see` the items of these inodes, those in blocks as new as `since`, `BTRFS_IOC_TREE_SEARCH_V2`.
+///
+/// The kernel looks at metadata only; a block that is older than `since` is skipped with all below it.
+pub(crate) fn tree_items(
+    fd: impl AsFd,
+    tree: u64,
+    inodes: std::ops::RangeInclusive<u64>,
+    since: u64,
+    mut see: impl FnMut(Item<'_>),
+) -> Result<()> {
+    const HEADER: usize = 32;
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
+    let half = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+    let mut args = Box::new(SearchV2 {
+        tree_id: tree,
+        min_objectid: *inodes.start(),
+        max_objectid: *inodes.end(),
+        min_offset: 0,
+        max_offset: u64::MAX,
+        min_transid: since,
+        max_transid: u64::MAX,
+        min_type: 0,
+        max_type: u32::MAX,
+        nr_items: u32::MAX,
+        unused: 0,
+        unused_too: [0; 4],
+        buf_size: ITEMS as u64,
+        buf: [0; ITEMS],
+    });
+    loop {
+        args.nr_items = u32::MAX;
+        args.buf_size = ITEMS as u64;
+        // SAFETY: the descriptor is open, and the kernel writes within the struct: buf_size says where it ends.
+        unsafe { raw::tree_search_v2(fd.as_fd().as_raw_fd(), &raw mut *args) }?;
+        if args.nr_items == 0 {
+            return Ok(());
+        }
+        let mut rest = &args.buf[..];
+        let mut last = (0, 0, 0);
+        for _ in 0..args.nr_items {
+            let Some((header, after)) = rest.split_at_checked(HEADER) else { break };
+            last = (word(&header[8..16]), half(&header[24..28]), word(&header[16..24]));
+            let length = usize::try_from(half(&header[28..32])).unwrap_or(usize::MAX);
+            let Some((data, after)) = after.split_at_checked(length) else { break };
+            see(Item { object: last.0, kind: last.1, offset: last.2, data });
+            rest = after;
+        }
+        // The next key, as a number of 17 bytes.
+        let (object, kind, offset) = last;
+        let carried = offset == u64::MAX;
+        args.min_offset = offset.wrapping_add(1);
+        args.min_type = if carried { (kind + 1) & 0xff } else { kind };
+        args.min_objectid = if carried && kind == 0xff { object + 1 } else { object };
+    }
+}
+
 /// The number of a loop device that has no file, `LOOP_CTL_GET_FREE`. Others may take it first.
 pub(crate) fn loop_free(control: impl AsFd) -> Result<i32> {
     // SAFETY: the descriptor is open, and the call has no argument.
@@ -265,6 +417,8 @@ mod tests {
         assert_eq!(size_of::<VolArgsV2>(), 4096);
         assert_eq!(size_of::<InoLookup>(), 4096);
         assert_eq!(size_of::<Search>(), 4096);
+        assert_eq!(size_of::<SearchV2>() - ITEMS, 112);
+        assert_eq!(size_of::<SubvolumeInfo>(), 504);
         assert_eq!(size_of::<LoopInfo>(), 232);
         assert_eq!(size_of::<LoopConfig>(), 304);
     }

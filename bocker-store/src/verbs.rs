@@ -1,5 +1,6 @@
 //! The verbs that work on a store that is there.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -13,9 +14,11 @@ use bocker_common::{Error, Id, Ids, Kind, Result};
 use rustix::io::Errno;
 
 use crate::import as copier;
+use crate::names;
 use crate::oci::{Config, plain_config};
+use crate::reference::Reference;
 use crate::signal::Interrupt;
-use crate::store::{NEW, Step, Stopped, Store, joined, nested, short, to_nix};
+use crate::store::{NEW, Step, Stopped, Store, joined, nested, no_such, short, to_nix};
 
 /// Writes to stdout, where only data goes.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
@@ -58,6 +61,7 @@ pub(crate) fn import(
         let to = to.map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
         copier::copy(&from, to.as_fd(), store.dir(), &interrupt).map(|()| true)
     })?;
+    names::name_by_source(&store, id, source, explain)?;
     print_id(id, explain)
 }
 
@@ -111,15 +115,45 @@ fn running(id: Id, way_out: impl std::fmt::Display) -> Error {
     Error::plain(format!("Container '{id}' is running")).hint(way_out)
 }
 
-/// `commit`: the image is replaced by a snapshot of the container in one step, then the old one goes.
+/// `commit`: the image of an id is replaced by a snapshot of the container in one step, then the old one goes. A name is
+/// given to what the container holds: its image is replaced, if that has no other name and nothing of it runs, else a
+/// new one is made.
 pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Explain) -> Result<()> {
     let container = store.find(Kind::Container, container)?;
-    let image = store.find(Kind::Image, image)?;
-    for other in store.list(Kind::Container)? {
-        if store.text(other, "image") == image.to_string().as_bytes() && store.stopped(other)?.is_none() {
-            return Err(running(other, format!("it was made from {image}; stop it first")));
-        }
+    if image.parse::<Id>().is_ok() {
+        let image = store.find(Kind::Image, image)?;
+        return replace(store, container, image, explain);
     }
+    let name: Reference = image.parse().map_err(|_| no_such(Kind::Image, image))?;
+    let _whole = Uninterrupted::begin();
+    let held = if explain.dry_run { None } else { store.hold_names(false)? };
+    if let Ok(id) = store.find(Kind::Image, image)
+        && store.names_of(id)? == [name.clone()]
+        && runs_from(store, id)?.is_none()
+    {
+        replace(store, container, id, explain)?;
+        return if explain.dry_run { tell(&store.act(Step::Print(id)), explain) } else { print_id(id, explain) };
+    }
+    drop(held);
+    refuse_nested(store, container)?;
+    let plan = |new: &str| {
+        let forget = ["log", "status", "cmd", "image", "volumes", names::NAMED, "source"]
+            .map(|file| format!("{new}/{file}"))
+            .to_vec();
+        vec![
+            Step::Snapshot(container.to_string(), new.to_owned()),
+            Step::Forget(forget),
+            Step::Write(format!("{new}/source"), format!("{}\n", name.familiar()).into()),
+            Step::Sync,
+        ]
+    };
+    let id = store.create(Kind::Image, (FIRST, LAST), explain, plan, |_, _| Ok(false))?;
+    names::name_by_source(store, id, Some(image), explain)?;
+    print_id(id, explain)
+}
+
+/// Refuses a container whose snapshot would not be the whole of it.
+fn refuse_nested(store: &Store, container: Id) -> Result<()> {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let fd = rustix::fs::openat(store.dir(), container.to_string(), flags, rustix::fs::Mode::empty());
     let inside = fd.map_err(to_nix).and_then(|fd| nested(&fd)).map_err(|e| Error::new("look into", container, e))?;
@@ -128,9 +162,34 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
         return Err(Error::plain(format!("Container '{container}' holds {count} btrfs subvolumes of its own"))
             .hint("a snapshot would leave them empty; delete them inside it first"));
     }
+    Ok(())
+}
+
+/// A container that was made from the image and runs.
+fn runs_from(store: &Store, image: Id) -> Result<Option<Id>> {
+    for id in store.list(Kind::Container)? {
+        if store.text(id, "image") == image.to_string().as_bytes() && store.stopped(id)?.is_none() {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// The image is replaced by a snapshot of the container in one step, then the old one goes.
+fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<()> {
+    if let Some(other) = runs_from(store, image)? {
+        return Err(running(other, format!("it was made from {image}; stop it first")));
+    }
+    refuse_nested(store, container)?;
     let _whole = Uninterrupted::begin();
     let new = format!("{NEW}{image}");
-    let forget = ["log", "status", "cmd", "image"].map(|file| format!("{new}/{file}")).to_vec();
+    let mut files = vec!["log", "status", "cmd", "image", "volumes"];
+    // Whether the image has had a name is its own, not the container's.
+    let named = !store.names_of(image)?.is_empty();
+    if !named {
+        files.push(names::NAMED);
+    }
+    let forget: Vec<_> = files.iter().map(|file| format!("{new}/{file}")).collect();
     let claim = Step::Snapshot(container.to_string(), new.clone());
     tell(&store.act(claim.clone()), explain)?;
     let mut building = None;
@@ -145,27 +204,50 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
             return Err(Error::new("commit to", image, "another commit is under way"));
         }
     }
-    let rest = [Step::Forget(forget), Step::Exchange(new.clone(), image.to_string()), Step::Delete(new, Vec::new())];
-    perform(&rest.map(|step| store.act(step)), explain, |act| store.apply(act.step()))?;
+    let mut rest = vec![Step::Forget(forget)];
+    if named && store.open_text(container, names::NAMED).is_err() {
+        rest.push(Step::Write(format!("{new}/{}", names::NAMED), Vec::new()));
+    }
+    rest.extend([Step::Exchange(new.clone(), image.to_string()), Step::Delete(new, Vec::new())]);
+    let rest: Vec<_> = rest.into_iter().map(|step| store.act(step)).collect();
+    perform(&rest, explain, |act| store.apply(act.step()))?;
     if let Some(building) = building {
         building.keep();
     }
     store.prune(Some((image, Some(if explain.dry_run { container } else { image }))), explain, |_| Ok(())).map(drop)
 }
 
-/// `rm`: an image, or a container that does not run.
-pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, explain: Explain) -> Result<()> {
+/// `rm`: an image, or a container that does not run. By name: the name, and the image if it has no other.
+pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, force: bool, explain: Explain) -> Result<()> {
+    // Nobody names the image meanwhile. Where there are no names none is made: there may be no room for a directory.
+    let _whole = Uninterrupted::begin();
+    let container = name.parse::<Id>().is_ok_and(|id| id.kind() == Kind::Container);
+    let _held = if explain.dry_run || container { None } else { store.hold_names(false)? };
     let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
     // bocker-exec writes it when the payload has been executed, not before.
     if unstarted && (store.stopped(id)?.is_none() || !store.text(id, "status").is_empty()) {
         return Ok(());
     }
+    let mut known = Vec::new();
+    if id.kind() == Kind::Image {
+        known = store.names_of(id)?;
+        if let Some(one) = name.parse::<Reference>().ok().filter(|_| name.parse::<Id>().is_err()) {
+            if known.len() > 1 {
+                return perform(&[store.act(Step::Untie(one))], explain, |act| store.apply(act.step()));
+            }
+        } else if known.len() > 1 && !force {
+            return Err(names::has_several(id, &known));
+        }
+    }
     // Held while it is deleted: it cannot start meanwhile.
     let _lock = stopped(store, id)?;
-    let _whole = Uninterrupted::begin();
-    let deletion =
-        if explain.explain || explain.dry_run { store.deletion(name)? } else { Step::Delete(name.to_owned(), vec![]) };
-    let mut acts = vec![store.act(deletion)];
+    let subvolume = id.to_string();
+    let deletion = match explain {
+        Explain { explain: false, dry_run: false } => Step::Delete(subvolume, vec![]),
+        _ => store.deletion(&subvolume)?,
+    };
+    let mut acts: Vec<_> = known.into_iter().map(|name| store.act(Step::Untie(name))).collect();
+    acts.push(store.act(deletion));
     if id.kind() == Kind::Container {
         acts.push(store.act(Step::Release(id)));
     }
@@ -225,19 +307,28 @@ fn shown(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }
 
-/// `images`: in the original's form.
+/// `images`: in the original's form, a line for each name; where there is none, what the image came from.
 pub(crate) fn images(store: &Store, json: bool) -> Result<()> {
     let mut out = String::new();
     if !json {
         out += "IMAGE_ID\t\tSOURCE\n";
     }
+    let mut names: HashMap<Id, Vec<String>> = HashMap::new();
+    for (name, id) in store.image_names()? {
+        names.entry(id).or_default().push(name.familiar());
+    }
     for id in store.list(Kind::Image)? {
         let source = store.text(id, "source");
+        let names = names.remove(&id).unwrap_or_default();
         if json {
             let source = String::from_utf8_lossy(&source);
-            out += &format!("{}\n", serde_json::json!({ "id": id.to_string(), "source": source }));
-        } else {
+            let line = serde_json::json!({ "id": id.to_string(), "names": names, "source": source });
+            out += &format!("{line}\n");
+        } else if names.is_empty() {
             out += &format!("{id}\t\t{}\n", shown(&source));
+        }
+        if !json {
+            names.iter().for_each(|name| out += &format!("{id}\t\t{name}\n"));
         }
     }
     print(out.as_bytes())
@@ -338,7 +429,6 @@ pub(crate) fn gc(store: &Store, explain: Explain) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::no_such;
 
     #[test]
     fn characters_cut_in_two_are_whole_on_a_terminal() {

@@ -56,6 +56,19 @@ pub enum Command {
         /// Its content becomes the image's root directory
         directory: OsString,
     },
+    /// Create an image from a tar archive of a root file system on stdin
+    #[command(override_usage = "bocker import - [NAME] < ROOTFS.tar")]
+    Import {
+        /// `-`: stdin, plain or by gzip; a directory, as for init
+        from: OsString,
+        /// Its name
+        name: Option<OsString>,
+    },
+    /// Write a root file system to stdout as a tar archive
+    Export {
+        /// A container, or an image
+        id: OsString,
+    },
     /// List images
     Images {
         /// One JSON object a line
@@ -68,13 +81,30 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what is known of images and containers
+    Inspect {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+        /// Ids, or names of images
+        #[arg(required = true)]
+        ids: Vec<OsString>,
+    },
+    /// List the steps of an image's making, the last one first
+    History {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// The image, by id or name
+        image: OsString,
+    },
     /// Create a container and run a command in it
     #[command(after_help = "\
 Several words are an argument vector. One word that holds white space or shell
 characters is a line for the image's /bin/sh. No words: the image's own command.")]
     #[command(override_usage = "bocker run IMAGE [COMMAND]...")]
     Run {
-        /// The image, as printed by `bocker images`, then the command
+        /// The image, by id or name as printed by `bocker images`, then the command
         #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE COMMAND")]
         words: Vec<OsString>,
     },
@@ -90,30 +120,130 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
         /// As printed by `bocker ps`
         container: OsString,
     },
-    /// Replace an image by a container's content
+    /// Replace an image by a container's content, or make one of that name
     Commit {
         /// Where the content comes from
         container: OsString,
-        /// The image that is replaced
+        /// The image that is replaced, or a name for the new one
         image: OsString,
     },
-    /// Delete images or containers
+    /// Give an image a name, or one more
+    Tag {
+        /// The image
+        image: OsString,
+        /// As debian:12 or localhost:5000/group/name:tag
+        name: OsString,
+    },
+    /// Delete images or containers; of an image with several names, only the one given
     #[command(visible_alias = "rmi")]
     Rm {
+        /// An image by its id with all its names, too
+        #[arg(long, short)]
+        force: bool,
         /// As printed by `bocker images` or `bocker ps`
         #[arg(required = true)]
         ids: Vec<OsString>,
     },
+    /// List what a container has changed: A (added), C (changed) or D (deleted), and the path
+    Diff {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// As printed by `bocker ps`
+        container: OsString,
+    },
+    /// Volumes: what containers share and leave behind
+    #[command(subcommand)]
+    Volume(Volume),
+    /// The store as a whole
+    #[command(subcommand)]
+    System(System),
+    /// List what nobody needs any more, with the bytes that it takes, or remove it
+    Prune(Prune),
     /// Remove what a crash left half-made in the store
     Gc,
     /// Prepare this host (store, bridge, forwarding, NAT), or take it back
     Setup {
-        /// Take back what setup made, images and containers included
+        /// Take back what setup made, images, containers and volumes included
         #[arg(long)]
         undo: bool,
     },
     /// Print this message
     Help,
+}
+
+/// What can be asked of the store, and done to it.
+#[derive(Debug, Subcommand)]
+pub enum System {
+    /// Print the bytes of each image, container, layer and volume: alone, and shared with others
+    Df {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// As `bocker prune`
+    Prune(Prune),
+}
+
+/// What may go: containers that have ended, images that have lost their name.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Prune {
+    /// Remove it; else it is only listed
+    #[arg(long, short)]
+    pub force: bool,
+    /// All images that no container was made from
+    #[arg(long, short)]
+    pub all: bool,
+    /// Volumes without a chosen name that no container has
+    #[arg(long)]
+    pub volumes: bool,
+}
+
+/// What can be done to volumes.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// Create a volume, unless it is there
+    Create {
+        /// Its name; none: a random one
+        name: Option<OsString>,
+    },
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls {
+        /// One JSON object a line
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+        /// Names only
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Delete volumes that no container has
+    Rm {
+        /// One that is not there is no error
+        #[arg(long, short)]
+        force: bool,
+        /// As printed by `bocker volume ls`
+        #[arg(required = true)]
+        names: Vec<OsString>,
+    },
+    /// List volumes without a chosen name that no container has, with their bytes, or remove them
+    Prune {
+        /// Those with a chosen name, too
+        #[arg(long, short)]
+        all: bool,
+        /// Remove them; else they are only listed
+        #[arg(long, short)]
+        force: bool,
+    },
+    /// Print what is known of volumes
+    Inspect {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+        /// As printed by `bocker volume ls`
+        #[arg(required = true)]
+        names: Vec<OsString>,
+    },
 }
 
 impl Command {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::CommandFactory;
 
 use crate::Failure;
-use crate::cli::{self, Command};
+use crate::cli::{self, Command, Prune, System, Volume};
 use crate::plan::{Job, Plan, Step, Tool, Word};
 
 const STORE: &str = "bocker-store";
@@ -30,8 +30,13 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
     let steps = match command {
         Command::Pull { name, tag } => pull(name, tag),
         Command::Init { directory } => init(directory),
+        Command::Import { from, name } => import(from, name),
+        Command::Export { id } => vec![Step::run(Tool::new(STORE, ["export", "--"]).and([id]))],
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
+        Command::Inspect { json, ids } => look("inspect", json, ids),
+        Command::Diff { json, container } => look("diff", json, vec![container]),
+        Command::History { json, image } => look("history", json, vec![image]),
         Command::Run { words } => {
             let (image, words) = cli::first(words, "run: which image?")?;
             run(image, words, settings)?
@@ -42,7 +47,11 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         },
         Command::Logs { container } => vec![Step::run(Tool::new(STORE, ["cat", "--"]).and([container]).and(["log"]))],
         Command::Commit { container, image } => commit(container, image),
-        Command::Rm { ids } => ids.into_iter().flat_map(rm).collect(),
+        Command::Tag { image, name } => vec![Step::run(Tool::new(STORE, ["tag", "--"]).and([image, name]))],
+        Command::Rm { force, ids } => ids.into_iter().flat_map(|id| rm(id, force)).collect(),
+        Command::Volume(volume) => vec![Step::run(self::volume(volume))],
+        Command::System(System::Df { json }) => list("df", json),
+        Command::System(System::Prune(what)) | Command::Prune(what) => prune(what),
         Command::Gc => gc(),
         Command::Setup { undo } => setup(undo),
         Command::Help => help(),
@@ -75,12 +84,25 @@ fn source(name: &OsStr, tag: Option<&OsStr>) -> OsString {
 }
 
 fn init(directory: OsString) -> Vec<Step> {
-    let import = Tool::new(STORE, ["import", "--setup", "--"]).and([directory]);
+    import(directory, None)
+}
+
+fn import(from: OsString, name: Option<OsString>) -> Vec<Step> {
+    let source = name.map(|name| {
+        let mut source = OsString::from("--source=");
+        source.push(name);
+        source
+    });
+    let import = Tool::new(STORE, ["import", "--setup"]).and(source).and(["--"]).and([from]);
     vec![Step::capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
 }
 
 fn list(what: &str, json: bool) -> Vec<Step> {
     vec![Step::run(Tool::new(STORE, [what]).and(json.then_some("--json")))]
+}
+
+fn look(what: &str, json: bool, of: Vec<OsString>) -> Vec<Step> {
+    vec![Step::run(Tool::new(STORE, [what]).and(json.then_some("--json")).and(["--"]).and(of))]
 }
 
 fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<Step>, Failure> {
@@ -137,16 +159,27 @@ fn exec(container: OsString, words: Vec<OsString>) -> Vec<Step> {
 }
 
 fn commit(container: OsString, image: OsString) -> Vec<Step> {
+    let commit = Tool::new(STORE, ["commit", "--"]).and([container, image.clone()]);
+    if !is_id(&image, "img_") {
+        return vec![Step::capture("img", vec![commit]), Step::Say(vec!["Created:".into(), Word::Var("img")])];
+    }
     vec![
-        Step::run(Tool::new(STORE, ["commit", "--"]).and([container, image.clone()])),
+        Step::run(commit),
         Step::Say(vec!["Removed:".into(), image.clone().into()]),
         Step::Say(vec!["Created:".into(), image.into()]),
     ]
 }
 
-fn rm(id: OsString) -> Vec<Step> {
+/// Whether the word is an id and no name; which ids there are is bocker-store's to know.
+fn is_id(word: &OsStr, prefix: &str) -> bool {
+    let number = word.as_bytes().strip_prefix(prefix.as_bytes());
+    number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
+}
+
+fn rm(id: OsString, force: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    if id.as_bytes().starts_with(b"ps_") {
+    let container = is_id(&id, "ps_");
+    if container {
         let id = || [id.clone()];
         // Gone already, unless a crash left them. Before the container: whoever is interrupted here can ask again.
         steps.push(Step::capture("dir", vec![Tool::new(STORE, ["path", "--stopped", "--"]).and(id())]));
@@ -155,7 +188,8 @@ fn rm(id: OsString) -> Vec<Step> {
             Job::run(Tool::new(NET, ["down"]).and(id())),
         ]));
     }
-    steps.push(Step::run(Tool::new(STORE, ["rm", "--"]).and([id.clone()])));
+    let force = (force && !container).then_some("--force");
+    steps.push(Step::run(Tool::new(STORE, ["rm"]).and(force).and(["--"]).and([id.clone()])));
     steps.push(Step::Say(vec!["Removed:".into(), id.into()]));
     steps
 }
@@ -168,6 +202,28 @@ fn gc() -> Vec<Step> {
         Step::pipe(vec![Tool::new(NET, ["list"]), orphans(), Tool::new(NET, ["down", "-"])]),
         Step::pipe(vec![Tool::new(CG, ["list"]), orphans(), Tool::new(CG, ["delete", "-"])]),
     ]
+}
+
+fn prune(what: Prune) -> Vec<Step> {
+    let flags = [(what.force, "--force"), (what.all, "--all"), (what.volumes, "--volumes")];
+    let flags = flags.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag);
+    let mut steps = vec![Step::run(Tool::new(STORE, ["prune", "--containers"]).and(flags))];
+    if what.force {
+        // Where a run was killed, its network and its cgroup are left.
+        steps.extend(gc());
+    }
+    steps
+}
+
+fn volume(volume: Volume) -> Tool {
+    let store = |verb, flag: Option<&str>| Tool::new(STORE, ["volume", verb]).and(flag.map(str::to_owned));
+    match volume {
+        Volume::Create { name } => store("create", Some("--setup")).and(["--"]).and(name),
+        Volume::Ls { json, quiet } => store("ls", json.then_some("--json").or_else(|| quiet.then_some("--quiet"))),
+        Volume::Rm { force, names } => store("rm", force.then_some("--force")).and(["--"]).and(names),
+        Volume::Prune { all, force } => store("prune", all.then_some("--all")).and(force.then_some("--force")),
+        Volume::Inspect { json, names } => store("inspect", json.then_some("--json")).and(["--"]).and(names),
+    }
 }
 
 fn setup(undo: bool) -> Vec<Step> {
@@ -274,6 +330,25 @@ bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent=$
         assert_eq!(shell_line(words(&["exit$x"])), words(&["/bin/sh", "-c", "exit$x"]));
         assert_eq!(shell_line(words(&["echo", "a b;c"])), words(&["echo", "a b;c"]));
         assert_eq!(shell_line(vec![]), words(&[]));
+    }
+
+    #[test]
+    fn an_id_is_told_from_a_name() {
+        for (word, is) in [("img_42150", true), ("img_1", true), ("img_42150:1", false), ("img_x", false), ("a", false)]
+        {
+            assert_eq!(is_id(OsStr::new(word), "img_"), is, "{word}");
+        }
+        let commit = |image: &str| script(Command::Commit { container: "ps_42045".into(), image: image.into() }, &[]);
+        assert!(commit("img_42150").contains("echo Removed: img_42150\necho Created: img_42150\n"));
+        assert!(
+            commit("a:1").ends_with("img=$(bocker-store commit -- ps_42045 a:1) || exit\necho Created: \"$img\"\n")
+        );
+        let rm = |id: &str| script(Command::Rm { force: true, ids: words(&[id]) }, &[]);
+        assert!(
+            rm("ps_tools:1")
+                .ends_with(":$PATH\nbocker-store rm --force -- ps_tools:1 || exit\necho Removed: ps_tools:1\n")
+        );
+        assert!(rm("ps_42045").contains("bocker-store rm -- ps_42045"), "containers know no --force here");
     }
 
     #[test]

@@ -240,7 +240,11 @@ test_names_that_are_none() {
     fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store cat "$name" cmd
     fails 1 "^bocker-store: No image named '.*' exists\$" bocker-store snapshot "$name"
     fails 1 "^bocker-store: No container named '.*' exists\$" bocker-store commit "$name" "$img"
-    fails 1 "^bocker-store: No image named '.*' exists\$" bocker-store commit "$ps" "$name"
+    # What can be a name is one from then on.
+    case $name in
+      path | level | gen | 42002 | layers | rootfs) ;;
+      *) fails 1 "^bocker-store: No image named '.*' exists\$" bocker-store commit "$ps" "$name" ;;
+    esac
   done
   [ "$(wc -c < "$HOST_DIR/.stderr")" -lt 200 ] || fail "a long line for a long name"
   for name in -x --explode -; do

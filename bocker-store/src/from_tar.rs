@@ -1,0 +1,155 @@
+//! `import -`: an image from a root file system that comes as a tar archive on stdin, plain or by gzip.
+//!
+//! It is applied by the same code as a layer, so it cannot reach out of its root either.
+
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use bocker_common::diag::printable;
+use bocker_common::id::{FIRST, LAST};
+use bocker_common::say::Explain;
+use bocker_common::{Error, Id, Kind, Result};
+use flate2::bufread::MultiGzDecoder;
+use rustix::fs::{Mode, OFlags};
+
+use crate::layer::{Applier, Budget};
+use crate::oci::plain_config;
+use crate::signal::{Interrupt, Interruptible};
+use crate::store::{Building, Step, Store};
+use crate::tarball::Reader;
+
+/// Bytes always left free in the store, at least: deleting needs some.
+const RESERVE: u64 = 32 << 20;
+
+/// Remembers whether its reader has met the end of the data.
+struct Ending<R> {
+    inner: R,
+    ended: bool,
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.ended |= read == 0 && !into.is_empty();
+        Ok(read)
+    }
+}
+
+fn reading(error: io::Error) -> Error {
+    Error::new("read", "stdin", error)
+}
+
+/// Refuses a person's keyboard, before a store is made for what is typed.
+///
+/// # Errors
+/// Stdin is a terminal, and would be read.
+pub(crate) fn refuse_terminal(explain: Explain) -> Result<()> {
+    if io::stdin().is_terminal() && !explain.dry_run {
+        return Err(Error::plain("stdin is a terminal").hint("bocker-store import - < rootfs.tar"));
+    }
+    Ok(())
+}
+
+/// Makes the image. A dry run reads nothing.
+///
+/// # Errors
+/// Whatever is wrong with the archive; then nothing of it is left.
+pub(crate) fn import(store: &Store, source: Option<&str>, explain: Explain) -> Result<Id> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(reading)?;
+    let interrupt = Interrupt::listen()?;
+    let mut input = Some(BufReader::with_capacity(256 << 10, Interruptible::new(stdin, &interrupt)));
+    let text = printable(source.unwrap_or("-")) + "\n";
+    let plan = |new: &str| {
+        vec![
+            Step::Subvolume(new.to_owned()),
+            Step::Directory(format!("{new}/rootfs")),
+            Step::Extract(format!("{new}/rootfs")),
+            Step::Write(format!("{new}/source"), text.clone().into()),
+            Step::Write(format!("{new}/config"), plain_config()),
+            Step::Sync,
+        ]
+    };
+    let fill = |step: &Step, building: &Building<'_>| {
+        interrupt.check()?;
+        match (step, input.take()) {
+            (Step::Extract(_), Some(input)) => extract(store, building, input).map(|()| true),
+            (_, unused) => {
+                input = unused;
+                Ok(false)
+            }
+        }
+    };
+    let done = store.create(Kind::Image, (FIRST, LAST), explain, plan, fill);
+    done.map_err(|error| interrupt.or(error))
+}
+
+fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead) -> Result<()> {
+    let start = input.fill_buf().map_err(reading)?;
+    if start.is_empty() {
+        return Err(Error::new("read", "stdin", "it is empty").hint("bocker-store export writes what import reads"));
+    }
+    let is_gzip = start.starts_with(&[0x1f, 0x8b]);
+    for (magic, program) in [(&b"\x28\xb5\x2f\xfd"[..], "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")] {
+        if start.starts_with(magic) {
+            let way_out = format!("{program} -dc | bocker-store import -");
+            return Err(Error::new("read", "stdin", format!("it is compressed by {program}")).hint(way_out));
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
+        .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
+    if is_gzip {
+        apply(store, root, BufReader::with_capacity(256 << 10, MultiGzDecoder::new(input)))
+    } else {
+        apply(store, root, input)
+    }
+}
+
+/// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.
+fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
+    let room = rustix::fs::fstatvfs(store.dir())
+        .map_err(|e| Error::new("look at", store.path.display(), io::Error::from(e)))?;
+    let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
+    let mut budget = Budget::new(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve));
+    let mut archive = Reader::new(Ending { inner: input, ended: false });
+    let dropped = Applier::new(root, &mut budget).apply(&mut archive)?;
+    let mut rest = archive.into_inner();
+    if rest.ended {
+        return Err(Error::new("read", "stdin", "the archive has no end mark: it was cut off"));
+    }
+    // Tar fills its last record with zeros; anything else is not part of the archive.
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match rest.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) if buffer[..read].iter().all(|byte| *byte == 0) => {}
+            Ok(_) => return Err(Error::new("read", "stdin", "there is data after the end of the archive")),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(reading(e)),
+        }
+    }
+    if !dropped.is_empty() {
+        let names: Vec<_> = dropped.iter().take(8).map(|name| printable(name)).collect();
+        let more = if dropped.len() > names.len() { ", …" } else { "" };
+        let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tarball::tests::raw;
+
+    #[test]
+    fn an_end_without_its_mark_is_noticed() {
+        let file = raw(b"f", b'0', b"", &[0; 2048]);
+        for (zeros, ended) in [(0, true), (512, true), (1024, false), (10_240, false)] {
+            let mut archive = file.clone();
+            archive.resize(archive.len() + zeros, 0);
+            let mut reader = Reader::new(Ending { inner: &archive[..], ended: false });
+            while reader.next_entry().unwrap().is_some() {}
+            assert_eq!(reader.into_inner().ended, ended, "{zeros} zeros after a file of zeros");
+        }
+    }
+}

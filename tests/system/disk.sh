@@ -1,0 +1,229 @@
+# df, prune and fsck.
+# shellcheck shell=bash disable=SC2154 # repo: tests/lib.sh
+
+store() { bocker-store init --size 512M; }
+# data FILE MEGABYTES: what no file system makes smaller
+data() { head -c "$(($2 << 20))" /dev/urandom > "$1"; }
+# of NAME: its line of df without the name
+of() { bocker-store df | awk -F '\t' -v name="$1" '$1 == name { print $2, $3 }'; }
+mega() { echo $(($1 << 20)); }
+shown() { bocker-store images | tail -n +2 | cut -f 3 | sort | xargs; }
+
+test_df_knows_what_is_shared() {
+  store
+  is "$(bocker-store df)" ""
+  mkdir tree && data tree/base 8
+  img=$(bocker-store import tree)
+  is "$(of "$img")" "$(mega 8) 0"
+  ps=$(bocker-store snapshot "$img" -- x) two=$(bocker-store snapshot "$img" -- x)
+  is "$(bocker-store df)" "$(printf '%s\t0\t%s\n' "$img" "$(mega 8)" "$(printf '%s\n' "$ps" "$two" | sort | head -1)" "$(mega 8)" \
+    "$(printf '%s\n' "$ps" "$two" | sort | tail -1)" "$(mega 8)")"
+  data "$BOCKER_ROOT/$ps/rootfs/own" 3
+  # A hole takes nothing; a copy by reference, a hard link and what is overwritten are counted once, and whole.
+  truncate -s 100M "$BOCKER_ROOT/$ps/rootfs/hole"
+  cp --reflink=always "$BOCKER_ROOT/$ps/rootfs/own" "$BOCKER_ROOT/$ps/rootfs/again"
+  ln "$BOCKER_ROOT/$ps/rootfs/own" "$BOCKER_ROOT/$ps/rootfs/link"
+  is "$(of "$ps")" "$(mega 3) $(mega 8)"
+  # Of a subvolume that the container made, too.
+  btrfs subvolume create "$BOCKER_ROOT/$ps/rootfs/inner" >/dev/null && data "$BOCKER_ROOT/$ps/rootfs/inner/f" 2
+  is "$(of "$ps")" "$(mega 5) $(mega 8)"
+  rm "$BOCKER_ROOT/$two/rootfs/base"
+  is "$(of "$two")" "0 0"
+  bocker-store volume create vol >/dev/null && data "$BOCKER_ROOT/vol_vol/data/f" 4
+  is "$(of vol_vol)" "$(mega 4) 0"
+  is "$(bocker-store df --json | jq -c "select(.name == \"$ps\")")" "{\"exclusive\":$(mega 5),\"name\":\"$ps\",\"shared\":$(mega 8)}"
+  is "$(bocker system df)" "$(bocker-store df)"
+  is "$(bocker --dry-run system df --json | sh)" "$(bocker-store df --json)"
+  # The kernel's own word, file by file, where each extent belongs to one file.
+  bocker-store rm "$two"
+  is "$(btrfs filesystem du -s --raw "$BOCKER_ROOT/vol_vol" | awk 'NR == 2 { print $2 }')" "$(mega 4)"
+}
+
+test_df_of_layers() {
+  store
+  data f 4
+  python3 - "$repo/tests" <<'PY'
+import sys
+sys.path.insert(0, sys.argv[1])
+import mklayer
+big = open("f", "rb").read()
+base = mklayer.Layer().dir("d/").file("d/f", big)
+for name, more in ("a", b"x" * (1 << 20)), ("b", b"y" * (2 << 20)):
+    mklayer.write(name + ".tar", mklayer.one(base, mklayer.Layer().file("d/" + name, more)))
+PY
+  a=$(bocker-store unpack --source a < a.tar) b=$(bocker-store unpack --source b < b.tar)
+  is "$(of "$a") $(of "$b")" "0 $(mega 5) 0 $(mega 6)"
+  is "$(bocker-store df | grep -c '^layers/sha256:')" 3
+  is "$(bocker-store df | awk -F '\t' '/^layers/ { print $2, $3 }' | sort | xargs)" "0 $(mega 4) 0 $(mega 5) 0 $(mega 6)"
+  # What an image's end frees is its own and that of the layers that go with it.
+  bocker-store untag b
+  is "$(bocker-store prune 2>/dev/null)" "$b	$(mega 2)"
+  is "$(bocker-store prune --all 2>/dev/null | awk -F '\t' '{ sum += $2 } END { print NR, sum }')" "2 $(mega 7)"
+  is "$(bocker-store prune --all --force | awk -F '\t' '{ sum += $2 } END { print NR, sum }')" "2 $(mega 7)"
+  is "$(bocker-store df)" ""
+}
+
+test_prune_lists_first_and_removes_when_told() {
+  store
+  mkdir tree && data tree/f 2
+  never=$(bocker-store import tree)
+  lost=$(bocker-store import --source mine tree)
+  kept=$(bocker-store import --source mine tree)
+  other=$(bocker-store import --source other tree) && bocker-store untag other
+  ended=$(bocker-store snapshot "$kept" -- x) && echo 'exited 0' > "$BOCKER_ROOT/$ended/status"
+  fresh=$(bocker-store snapshot "$kept" -- x)
+  running=$(bocker-store snapshot "$kept" -- x)
+  flock -x "$BOCKER_ROOT/$running/status" sh -c 'echo "running $$" > "$0/status"; touch running; until [ -e stop ]; do sleep 0.02; done' "$BOCKER_ROOT/$running" &
+  eventually 5 test -e running
+  data "$BOCKER_ROOT/$ended/rootfs/more" 1
+  anonymous=$(bocker-store volume create) && bocker-store volume create chosen >/dev/null
+  held=$(bocker-store volume create) && echo "$held" > "$BOCKER_ROOT/$fresh/volumes"
+  theirs=$(bocker-store volume create) && echo "$theirs" > "$BOCKER_ROOT/$ended/volumes"
+  before=$(census)
+  is "$(bocker-store prune 2>err | sort)" "$(printf '%s\t%s\n' "$lost" "$(mega 2)" "$other" "$(mega 2)" | sort)"
+  is "$(cat err)" "bocker-store: nothing was removed: 2 things, $(mega 4) bytes (--force removes)"
+  is "$(bocker-store prune --containers 2>/dev/null | head -1)" "$ended	$(mega 1)"
+  is "$(bocker-store prune --volumes 2>/dev/null | grep -c vol_)" 1
+  is "$(bocker-store prune --volumes --containers 2>/dev/null | grep vol_ | cut -f 1 | sort)" \
+    "$(printf 'vol_%s\n' "$anonymous" "$theirs" | sort)"
+  is "$(bocker-store prune --all 2>/dev/null | cut -f 1 | sort)" "$(printf '%s\n' "$never" "$lost" "$other" | sort)"
+  is "$(census)" "$before" "after only looking"
+  # A dry run says it in shell; the shell does it.
+  bocker-store prune --dry-run > script
+  is "$(census)" "$before"
+  sh -e script
+  is "$(bocker-store prune 2>&1)" ""
+  is "$(shown)" "mine:latest tree"
+  is "$(bocker prune -f --volumes | cut -f 1 | sort)" "$(printf '%s\n' "$ended" "vol_$anonymous" "vol_$theirs" | sort)"
+  is "$(bocker-store ps --json | jq -r .id | sort)" "$(printf '%s\n' "$fresh" "$running" | sort)"
+  is "$(bocker-store volume ls -q | sort)" "$(printf '%s\n' chosen "$held" | sort)"
+  touch stop; wait
+  is "$(bocker --dry-run system prune | sh 2>/dev/null | cut -f 1)" "$running"
+  is "$(bocker system prune --all --force | cut -f 1)" "$(printf '%s\n' "$running" "$never")"
+  is "$(shown)" "mine:latest" "the image of the one that never began"
+  is "$(bocker prune 2>&1)" ""
+}
+
+test_prune_and_df_on_a_full_disk() {
+  bocker-store init --size 200M
+  mkdir tree && data tree/f 1
+  lost=$(bocker-store import --source mine tree) && bocker-store untag mine
+  ps=$(bocker-store snapshot "$lost" -- x) && echo 'exited 0' > "$BOCKER_ROOT/$ps/status"
+  volume=$(bocker-store volume create)
+  head -c 300000000 /dev/zero > "$BOCKER_ROOT/$ps/rootfs/fill" 2>/dev/null || true
+  head -c 300000000 /dev/zero > "$BOCKER_ROOT/vol_$volume/data/fill" 2>/dev/null || true
+  is "$(bocker-store df | wc -l)" 3
+  is "$(bocker-store diff "$ps")" "A /fill"
+  is "$(bocker-store fsck)" ""
+  is "$(bocker-store prune --containers --volumes 2>/dev/null | cut -f 1)" "$(printf '%s\n' "$ps" "$lost" "vol_$volume")"
+  is "$(bocker-store prune --containers --volumes --force | cut -f 1)" "$(printf '%s\n' "$ps" "$lost" "vol_$volume")"
+  is "$(ls -A "$BOCKER_ROOT")" ""
+}
+
+# Whether an image has had a name is its own, whatever is committed to it.
+test_prune_never_takes_an_image_without_a_name() {
+  store
+  mkdir tree && echo x > tree/f
+  plain=$(bocker-store import tree)
+  named=$(bocker-store import --source mine tree)
+  from_named=$(bocker-store snapshot mine -- x) from_plain=$(bocker-store snapshot "$plain" -- x)
+  bocker-store commit "$from_named" "$plain"
+  is "$(bocker-store prune 2>&1)" ""
+  bocker-store commit "$from_plain" mine >/dev/null
+  is "$(bocker-store prune 2>&1)" ""
+  bocker-store untag mine
+  is "$(bocker-store prune 2>&1)" "" "what a container was made from"
+  bocker-store rm "$from_named"
+  is "$(bocker-store prune 2>/dev/null | cut -f 1)" "$named"
+  bocker-store commit "$from_plain" new >/dev/null
+  bocker-store tag "$named" mine
+  is "$(bocker-store prune 2>&1)" ""
+  bocker-store commit --dry-run "$from_plain" mine > script && sh -e script >/dev/null
+  bocker-store untag mine
+  is "$(bocker-store prune 2>/dev/null | cut -f 1)" "$named"
+}
+
+test_fsck_finds_what_does_not_agree() {
+  store
+  printf 'dir d\nfile d/f base\n' > base
+  python3 "$repo/tests/mklayer.py" layout a.tar base
+  img=$(bocker-store unpack --source a < a.tar)
+  mkdir tree && two=$(bocker-store import --source b tree)
+  ps=$(bocker-store snapshot a -- x)
+  bocker-store volume create vol >/dev/null
+  before=$(census)
+  is "$(bocker-store fsck)" ""
+  is "$(census)" "$before"
+  # finds WHAT: one line that says so, and status 1; nothing changed.
+  finds() {
+    local status=0
+    before=$(census)
+    bocker-store fsck > out 2>err || status=$?
+    is "$status $(cat err)" "1 "
+    is "$(cat out)" "$1"
+    is "$(census)" "$before"
+  }
+  root=$BOCKER_ROOT
+  layer=$(cat "$root/$img/layers")
+  mkdir "$root/stray"; finds "stray	it is none of the store's"
+  is "$(bocker-store fsck --json || true)" '{"finding":"it is none of the store'"'"'s","name":"stray"}'; rmdir "$root/stray"
+  mkdir "$root/img_50000"; finds "img_50000	it is no subvolume"; rmdir "$root/img_50000"
+  btrfs subvolume create "$root/.new_img_50000" >/dev/null
+  finds ".new_img_50000	a crash left it half-made (bocker-store gc removes it)"
+  bocker-store gc >/dev/null
+  mv "$root/$two/rootfs" rootfs; finds "$two	it has no directory rootfs"; mv rootfs "$root/$two/rootfs"
+  mv "$root/$ps/cmd" cmd; finds "$ps	it has no text file cmd"; mv cmd "$root/$ps/cmd"
+  cp "$root/$two/config" config
+  echo '{' > "$root/$two/config"; finds "$two	read config: EOF while parsing an object at line 1 column 1"
+  cp "$root/$img/config" "$root/$two/config"; finds "$two	its layers are not those of its configuration"
+  cp config "$root/$two/config"
+  cp "$root/$img/layers" layers
+  echo "sha256:$(printf %064d 0)" >> "$root/$img/layers"
+  finds "$img	its layer sha256:$(printf %064d 0) is not there
+$img	its layers are not those of its configuration"
+  cp layers "$root/$img/layers"
+  echo nothing > "$root/$ps/image"; finds "$ps	its file image names no image"; echo "$img" > "$root/$ps/image"
+  echo gone > "$root/$ps/volumes"; finds "$ps	its volume gone is not there"; rm "$root/$ps/volumes"
+  btrfs property set -ts "$root/layers/$layer" ro false; finds "layers/$layer	it is not read-only"
+  btrfs property set -ts "$root/layers/$layer" ro true
+  btrfs subvolume snapshot -r "$root/layers/$layer" "$root/layers/sha256:$(printf %064d 7)" >/dev/null
+  finds "layers/sha256:$(printf %064d 7)	no image needs it (bocker-store gc removes it)"
+  bocker-store gc >/dev/null
+  mkdir "$root/layers/x"; finds "layers/x	it is no layer"
+  btrfs subvolume create "$root/layers/x/hidden" >/dev/null
+  id=$(btrfs subvolume list "$root" | awk '/hidden/ { print $2 }')
+  finds "layers/x	it is no layer
+subvolume $id	nothing in the store stands for it (btrfs subvolume list)"
+  btrfs subvolume delete "$root/layers/x/hidden" >/dev/null; rmdir "$root/layers/x"
+  rmdir "$root/vol_vol/data"; finds "vol_vol	it has no directory data"; mkdir "$root/vol_vol/data"
+  ln -s nowhere "$root/names/odd"; finds "names/odd	it is no name"; rm "$root/names/odd"
+  btrfs subvolume delete "$root/$two" >/dev/null
+  finds "names/docker.io/library/b:latest	its image $two is gone (bocker-store gc removes it)"
+  bocker-store gc >/dev/null
+  mkdir "$HOST_DIR/other" "$HOST_DIR/other/$ps" && ln -sfn "$HOST_DIR/other" "/run/bocker/$ps"
+  finds "$ps	it is a container of $HOST_DIR/other, too"
+  ln -sfn "$root" "/run/bocker/$ps"
+  # Control characters do not reach the terminal.
+  mkdir "$root/$(printf 'a\033[2J')"; finds 'a\u{1b}[2J	it is none of the store'"'s"; rmdir "$root"/a*
+  is "$(bocker-store fsck)" ""
+}
+
+# What is under way is no finding: a layer that no image lists yet, a subvolume that is locked.
+test_fsck_while_others_work() {
+  store
+  printf 'dir d\nfile d/f base\n' > base
+  python3 "$repo/tests/mklayer.py" layout a.tar base
+  mkdir tree && echo x > tree/f
+  for _ in 1 2 3; do
+    while [ ! -e stop ]; do
+      img=$(bocker-store unpack < a.tar) && bocker-store tag "$img" "n$BASHPID" && bocker-store rm "$img"
+    done 2>> errors &
+    while [ ! -e stop ]; do
+      img=$(bocker-store import tree) && bocker-store rm "$(bocker-store snapshot "$img" -- x)" && bocker-store rm "$img"
+    done 2>> errors &
+  done
+  for _ in $(seq 20); do bocker-store fsck >> found 2>> errors || true; done
+  touch stop; wait
+  is "$(cat errors found)" ""
+  is "$(bocker-store fsck)" ""
+}
