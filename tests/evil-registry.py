@@ -77,14 +77,21 @@ NESTED = index_of(platform(INDEX, "amd64", "index.v1+json"))
 NO_PLATFORM = index_of(platform(ATTESTATION, "unknown"), platform(MANIFEST, "s390x"))
 DOCKER = MANIFEST.replace(b"application/vnd.oci.image.manifest.v1+json", b"application/vnd.docker.distribution.manifest.v2+json")
 SCHEMA1 = b'{"schemaVersion":1,"name":"a","tag":"b","fsLayers":[{"blobSum":"sha256:00"}],"history":[]}'
+ZSTD = manifest_of().replace(b"tar+gzip", b"tar+zstd")
+ARTIFACT = manifest_of(artifactType="text/x-recipe").replace(b"vnd.oci.image.config.v1", b"vnd.oci.empty.v1")
+PROVENANCE = manifest_of().replace(b"vnd.oci.image.layer.v1.tar+gzip", b"vnd.in-toto+json")
+SHA512 = manifest_of().replace(digest(LAYERS[1]).encode(), b"sha512:" + b"0" * 128)
+SIGNED = index_of(descriptor("manifest.v1+json", ARTIFACT, artifactType="text/x-recipe"), platform(MANIFEST, "amd64"))
 CHART = manifest_of().replace(b"vnd.oci.image.config.v1", b"vnd.cncf.helm.config.v1")
 BOTH = manifest_of(manifests=[])
 FEWER = manifest_of(layers=LAYERS[:1])
 HOSTILE = manifest_of().replace(b"+gzip", b"\\nend\\n")
 # Repository: what its tag names, where that is not MANIFEST.
-TAGS = {"index": INDEX, "nested": NESTED, "no-platform": NO_PLATFORM, "docker": DOCKER, "schema1": SCHEMA1, "chart": CHART,
+TAGS = {"index": INDEX, "nested": NESTED, "no-platform": NO_PLATFORM, "docker": DOCKER, "schema1": SCHEMA1, "zstd": ZSTD,
+        "artifact": ARTIFACT, "attestation": PROVENANCE, "sha512": SHA512, "signed": SIGNED, "chart": CHART,
         "both": BOTH, "good/2": TWICE, "fewer-layers": FEWER, "record-in-type": HOSTILE}
-MANIFESTS = {digest(data): data for data in (MANIFEST, INDEX, NESTED, NO_PLATFORM, DOCKER, TWICE, FEWER, ATTESTATION)}
+MANIFESTS = {digest(data): data for data in (MANIFEST, INDEX, NESTED, NO_PLATFORM, DOCKER, TWICE, FEWER, ATTESTATION,
+                                             ZSTD, SIGNED)}
 BLOBS = {digest(data): data for data in (CONFIG, CONFIG2, *LAYERS)}
 BIG = digest(LAYERS[1])
 

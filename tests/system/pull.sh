@@ -95,6 +95,17 @@ test_pull_from_a_real_registry() {
   done
   rm -rf oci && skopeo copy -q --insecure-policy oci-archive:image.tar oci:oci:image && umoci unpack --rootless --image oci:image bundle
   is "$(sha256sum < bundle/rootfs/two/big)" "$(sha256sum < two/big)"
+  # Layers in zstd pass as they are.
+  skopeo copy -q --insecure-policy --dest-decompress oci:layout:image dir:plain
+  skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd dir:plain dir:packed
+  # Without what skopeo remembers of earlier copies: it would send the gzipped ones instead.
+  mount -t tmpfs cache /var/lib/containers
+  skopeo copy -q --insecure-policy --dest-tls-verify=false dir:packed docker://127.0.0.1:5000/group/zstd:7
+  pulls 127.0.0.1:5000/group/zstd:7
+  is "$(awk -F'\t' '$1 == "layer" { print $2 }' records | sort -u)" application/vnd.oci.image.layer.v1.tar+zstd
+  layer() { awk -F'\t' -v word="$1" '$1 == word { print substr($3, 8) }' records; }
+  for layer in $(layer layer); do zstd -dc "unpacked/blobs/sha256/$layer" | sha256sum | sed 's/^/sha256:/; s/ .*//'; done >diffs
+  is "$(cat diffs)" "$(jq -r '.rootfs.diff_ids[]' "unpacked/blobs/sha256/$(layer config)")"
   # The same registry's noes.
   refuses "No image named '127.0.0.1:5000/group/oci:8' exists$" 127.0.0.1:5000/group/oci 8
   refuses "No image named '127.0.0.1:5000/none:latest' exists$" 127.0.0.1:5000/none
@@ -153,6 +164,9 @@ test_pull_index_and_platform() {
   good=$(digest)
   pulls --platform linux/amd64 "$evil/index"
   is "$(digest)" "$good"
+  # An artifact without a platform is not the image for all.
+  pulls --platform linux/amd64 "$evil/signed"
+  is "$(digest)" "$good"
   pulls --platform linux/arm64 "$evil/index"
   pulls --platform linux/amd64 "$evil/nested"
   is "$(digest)" "$good"
@@ -164,7 +178,10 @@ test_pull_refuses_what_is_no_image() {
   pulls "$evil/docker"
   refuses "it has no image for linux/[a-z0-9]*, only for linux/s390x \(choose one with --platform\)" "$evil/no-platform"
   refuses "schema 1" "$evil/schema1"
-  refuses "not a container image" "$evil/chart"
+  refuses "not a container image but holds application/vnd.cncf.helm.config" "$evil/chart"
+  refuses "not a container image but holds text/x-recipe" "$evil/artifact"
+  refuses "what would be a layer is application/vnd.in-toto\\+json" "$evil/attestation"
+  refuses "only sha256 digests are known here" "$evil/sha512"
   refuses "both an index and a manifest" "$evil/both"
   refuses "names 2 layers, the manifest 1" "$evil/fewer-layers"
   refuses "media type is not of the form" "$evil/record-in-type"
