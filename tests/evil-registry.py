@@ -7,6 +7,7 @@ LOG gets a line for each request: METHOD PATH auth=… range=…. OTHER (host:po
 when it is to point elsewhere. The repository `good` is honest; `good/2` is one with two equal layers.
 Prints "ready" once it listens.
 """
+import base64
 import gzip
 import hashlib
 import http.server
@@ -23,6 +24,9 @@ ADDRESS, PORT, LOG = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 OTHER = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1:9"
 TLS = sys.argv[5:7]
 SCHEME = "https" if TLS else "http"
+# The login of the repositories login*, and the identity token of login-identity.
+LOGIN = "Basic " + base64.b64encode(b"user:secret").decode()
+IDENTITY = "identity/secret+x="
 OCI = "application/vnd.oci.image."
 counts = {}
 lock = threading.Lock()
@@ -142,6 +146,20 @@ class Registry(http.server.BaseHTTPRequestHandler):
         self.error(401, "authentication required",
                    [("WWW-Authenticate", f'Basic realm="x", Bearer realm="{realm}",service="evil",scope="repository:other:push"')])
 
+    def do_POST(self):
+        """Only the token server of login-identity: an identity token for a token."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        with lock, open(LOG, "a") as log:
+            log.write(f"POST {self.path} auth={self.headers.get('Authorization', '-')} body={body}\n")
+        repo = self.path.partition("?")[0].removeprefix("/token/")
+        if repo == "login-identity-away":
+            return self.answer(307, b"", [("Location", f"https://{OTHER}/token/{repo}")])
+        if urllib.parse.parse_qs(body) != {
+                "grant_type": ["refresh_token"], "service": ["evil"], "client_id": ["bocker-pull"],
+                "scope": [f"repository:{repo}:pull"], "refresh_token": [IDENTITY]}:
+            return self.error(401, "bad form")
+        return self.answer(200, json.dumps({"access_token": f"secret-{repo}"}).encode())
+
     def do_GET(self):
         auth = self.headers.get("Authorization", "-")
         with lock, open(LOG, "a") as log:
@@ -162,7 +180,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
         repo, kind, name = "/".join(parts[2:-2]), parts[-2], parts[-1]
 
         # Who may ask
-        if repo in ("bearer", "bearer-cdn", "expires", "token-denied", "token-junk", "token-endless", "token-404") and (
+        if repo in ("login", "login-cdn") and auth != LOGIN:
+            return self.error(401, "who?", [("WWW-Authenticate", 'Basic realm="x"')])
+        if repo in ("login-token", "login-identity", "login-identity-away", "login-away", "bearer", "bearer-cdn", "expires", "token-denied", "token-junk", "token-endless", "token-404") and (
                 auth != f"Bearer secret-{repo}" or repo == "expires" and self.times(repo, auth) % 3 == 0):
             return self.challenge(f"{here}/token/{repo}?a=b")
         if repo == "bearer-foreign":
@@ -195,6 +215,10 @@ class Registry(http.server.BaseHTTPRequestHandler):
         return self.blob(repo, name)
 
     def token(self, repo, query):
+        if repo == "login-away":
+            return self.answer(302, b"", [("Location", f"https://{OTHER}/token/{repo}?{query}")])
+        if repo == "login-token" and self.headers.get("Authorization") != LOGIN:
+            return self.error(401, "wrong password")
         if repo == "token-denied":
             return self.error(403, "denied")
         if repo == "token-404":
@@ -252,7 +276,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.error(404, "blob unknown")
         if repo == "redirect":
             return self.answer(307, b"", [("Location", f"/cdn/{name}")])
-        if repo in ("redirect-cdn", "bearer-cdn"):
+        if repo in ("redirect-cdn", "bearer-cdn", "login-cdn"):
             return self.answer(307, b"", [("Location", f"https://{OTHER}/cdn/{name}")])
         if repo == "wrong-config" and name == digest(CONFIG):
             return self.answer(200, data.replace(b"linux", b"xunil"))

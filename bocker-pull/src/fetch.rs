@@ -1,6 +1,7 @@
 //! `bocker-pull fetch`: from records to an OCI layout, each blob verified as it passes.
 
 use std::fs::File;
+use std::rc::Rc;
 use std::time::Instant;
 
 use bocker_common::say::{Act, Explain, Said, tell};
@@ -8,12 +9,13 @@ use bocker_common::{Error, Result};
 use reqwest::{Response, Url};
 use sha2::{Digest as _, Sha256};
 
+use crate::auth::{Login, Places};
 use crate::digest::{Descriptor, Digest};
 use crate::layout::{Layout, MARKER};
 use crate::manifest;
 use crate::record::Image;
 use crate::reference::Reference;
-use crate::registry::{Failure, Patience, Registry};
+use crate::registry::{Failure, Patience, Registry, block_on};
 use crate::{progress, shell};
 
 /// A blob must bring this much in each period of patience.
@@ -23,7 +25,7 @@ const LEAST: u64 = 16 << 10;
 #[derive(Debug)]
 enum Step {
     /// The file that says what the stream is.
-    Start(Reference),
+    Start(Reference, Vec<Login>),
     /// The manifest, which came with the records.
     Manifest(Vec<u8>),
     /// The configuration of an image with so many layers.
@@ -37,9 +39,10 @@ enum Step {
 impl Act for Step {
     fn say(&self) -> Said {
         match self {
-            Self::Start(reference) => {
-                Said::new(shell::layout(reference), "a token if the registry wants one, and an OCI image layout")
-            }
+            Self::Start(reference, logins) => Said::new(
+                shell::layout(reference, logins),
+                "a token if the registry wants one, and an OCI image layout",
+            ),
             Self::Manifest(bytes) => {
                 Said::new(shell::have(bytes, &Digest::of(bytes).hex()), "the manifest came with the records")
             }
@@ -55,14 +58,14 @@ impl Act for Step {
     }
 }
 
-fn plan(image: &Image) -> Vec<Step> {
+fn plan(image: &Image, logins: Vec<Login>) -> Vec<Step> {
     let Image { reference, bytes, manifest } = image;
     let index = index(image);
     let mut names = vec![MARKER.0.to_owned(), path(&Digest::of(bytes)), path(&manifest.config.digest)];
     names.extend(manifest.layers.iter().map(|layer| path(&layer.digest)));
     names.push("index.json".into());
     let mut plan = vec![
-        Step::Start(reference.clone()),
+        Step::Start(reference.clone(), logins),
         Step::Manifest(bytes.clone()),
         Step::Config(manifest.config.clone(), manifest.layers.len()),
     ];
@@ -97,34 +100,40 @@ fn path(digest: &Digest) -> String {
 /// # Errors
 /// One line. The layout has no `index.json` then.
 pub fn run(image: &Image, layout: &mut Layout<File>, quiet: bool, explain: Explain) -> Result<()> {
-    let registry = Registry::new(&image.reference, Patience::from_env())?;
+    let places = Rc::new(Places::new(|name| std::env::var_os(name)));
+    let plan = plan(image, places.to_say(&image.reference, explain)?);
+    let registry = Registry::new(image.reference.endpoint(), places, Patience::from_env());
     let mut source = Source { registry, quiet };
-    for step in plan(image) {
-        tell(&step, explain)?;
-        if !explain.dry_run {
-            apply(&step, &mut source, layout)?;
+    block_on(async {
+        for step in plan {
+            tell(&step, explain)?;
+            if !explain.dry_run {
+                apply(&step, &mut source, layout).await?;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> Result<()> {
+async fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> Result<()> {
     match step {
-        Step::Start(_) => layout.file(MARKER.0, MARKER.1),
+        Step::Start(..) => layout.file(MARKER.0, MARKER.1),
         Step::Manifest(bytes) => layout.file(&path(&Digest::of(bytes)), bytes),
         Step::Config(blob, layers) => {
             // Small enough to look at before it goes on.
             let mut bytes = Vec::new();
-            source.blob(blob, |piece| {
-                bytes.extend_from_slice(piece);
-                Ok(())
-            })?;
+            source
+                .blob(blob, |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })
+                .await?;
             manifest::check_config(&bytes, *layers).map_err(|reason| Error::new("read", blob.digest, reason))?;
             layout.file(&path(&blob.digest), &bytes)
         }
         Step::Layer(blob) => {
             layout.begin(&path(&blob.digest), blob.size)?;
-            source.blob(blob, |piece| layout.write(piece))
+            source.blob(blob, |piece| layout.write(piece)).await
         }
         Step::Finish(index, _) => {
             layout.file("index.json", index)?;
@@ -160,11 +169,11 @@ impl From<Failure> for Stop {
 
 impl Source {
     /// Hands the blob's bytes to `sink` piece by piece. They are right if this returns without error, and not before.
-    fn blob(&mut self, blob: &Descriptor, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    async fn blob(&mut self, blob: &Descriptor, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let url = self.registry.url(&format!("blobs/{}", blob.digest))?;
         let mut progress = Progress { hasher: Sha256::new(), got: 0, bar: progress::bar(blob, self.quiet) };
         let mut tries = 1;
-        while let Err(stop) = self.stretch(&url, blob, &mut progress, &mut sink) {
+        while let Err(stop) = self.stretch(&url, blob, &mut progress, &mut sink).await {
             let failure = match stop {
                 Stop::Network(failure) => failure,
                 Stop::Other(error) => return Err(error),
@@ -173,7 +182,7 @@ impl Source {
                 progress.bar.abandon();
                 return Err(failure.at(&url));
             };
-            std::thread::sleep(pause);
+            tokio::time::sleep(pause).await;
             tries += 1;
         }
         progress.bar.finish();
@@ -185,7 +194,7 @@ impl Source {
     }
 
     /// One request's part of the blob: all of it, or what is missing after a connection broke.
-    fn stretch(
+    async fn stretch(
         &self,
         url: &Url,
         blob: &Descriptor,
@@ -194,7 +203,7 @@ impl Source {
     ) -> Result<(), Stop> {
         let wrong_size =
             |got: u64| Failure::Refused(format!("it has {got} bytes or more, where the manifest says {}", blob.size));
-        let (mut response, start): (Response, u64) = self.registry.blob(url, progress.got, blob.size)?;
+        let (mut response, start): (Response, u64) = self.registry.blob(url, progress.got, blob.size).await?;
         if let Some(length) = response.content_length() {
             if length != blob.size - start {
                 return Err(Failure::Refused(format!(
@@ -210,7 +219,7 @@ impl Source {
         let mut period = (Instant::now(), at);
         let ends = |got: u64, why: &str| Failure::broken(format!("it ends after {got} of {} bytes{why}", blob.size));
         loop {
-            let piece = match self.registry.chunk(&mut response) {
+            let piece = match self.registry.chunk(&mut response).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
                 Err(Failure::Broken { reason, passing: true }) => return Err(ends(at, &format!(": {reason}")).into()),

@@ -4,6 +4,7 @@
 //! - `fetch`: the records become an OCI image layout as a tar stream.
 #![forbid(unsafe_code)]
 
+mod auth;
 pub mod challenge;
 pub mod digest;
 pub mod fetch;
@@ -14,7 +15,7 @@ pub mod platform;
 mod progress;
 pub mod record;
 pub mod reference;
-pub mod registry;
+mod registry;
 pub mod resolve;
 mod shell;
 mod stdout;

@@ -8,6 +8,7 @@ use bocker_common::diag::USAGE;
 use reqwest::Url;
 
 use crate::digest::Digest;
+use crate::registry::Endpoint;
 
 /// Where Docker Hub's registry listens; `docker.io` is only its name.
 const HUB: &str = "registry-1.docker.io";
@@ -80,9 +81,9 @@ impl Reference {
         &self.origin
     }
 
-    /// `https://registry-1.docker.io/v2/library/centos`: every request starts with this.
-    pub fn base(&self) -> String {
-        format!("{}v2/{}", self.origin, self.repository)
+    /// Where its content is.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint { registry: self.registry.clone(), repository: self.repository.clone(), origin: self.origin.clone() }
     }
 }
 
@@ -351,7 +352,8 @@ mod tests {
             accepted += 1;
             let again = Reference::parse(&reference.to_string(), None).unwrap();
             assert_eq!(again.to_string(), reference.to_string(), "{name:?}");
-            let url = Url::parse(&format!("{}/manifests/{}", reference.base(), reference.pointer())).unwrap();
+            let url =
+                Url::parse(&format!("{}/manifests/{}", reference.endpoint().base(), reference.pointer())).unwrap();
             assert_eq!(url.path(), format!("/v2/{}/manifests/{}", reference.repository(), reference.pointer()));
             assert_eq!(url.origin(), reference.origin().origin());
         }

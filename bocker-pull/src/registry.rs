@@ -1,6 +1,8 @@
-//! One repository over HTTP: distribution-spec, with bearer tokens. Only GET, so everything may be tried again.
+//! One repository over HTTP: distribution-spec, with tokens and logins. Nothing is changed by a request, so everything may
+//! be tried again.
 
 use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bocker_common::{Error, Result};
@@ -9,12 +11,11 @@ use reqwest::header::{
 };
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
-use tokio::runtime::Runtime;
 
-use crate::challenge::{self, Bearer};
+use crate::auth::{Credential, Places};
+use crate::challenge::{self, Bearer, Challenge};
 use crate::digest::Digest;
 use crate::origin;
-use crate::reference::Reference;
 
 /// Most bytes of a token server's answer.
 const TOKEN_MAX: u64 = 1 << 20;
@@ -31,17 +32,17 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// How long we wait for a registry.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// For name, connection and TLS.
-    pub connect: Duration,
+    pub(crate) connect: Duration,
     /// For the next byte; a whole manifest or token may take twice as long.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 impl Patience {
     /// 10 s to connect and 30 s for the next byte; with `$BOCKER_PULL_TIMEOUT` so many seconds for the next byte, and half
     /// of that to connect, but never more than 10 s.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         let idle = std::env::var("BOCKER_PULL_TIMEOUT").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
         let idle: u64 = u64::clamp(idle, 2, 3600);
         Self { connect: Duration::from_secs((idle / 2).min(10)), idle: Duration::from_secs(idle) }
@@ -50,22 +51,24 @@ impl Patience {
 
 /// A manifest or an index as the registry sent it.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// `Content-Type`.
-    pub content_type: Option<String>,
+    pub(crate) content_type: Option<String>,
 }
 
 /// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The registry answered so.
-    Status { status: StatusCode, said: String, wait: Option<Duration> },
+    Status { status: StatusCode, said: String, wait: Option<Duration>, login: Option<String> },
     /// It did not answer, or not to the end. `passing` if it may go better in a moment.
     Broken { reason: String, passing: bool },
     /// It wants what we do not do.
     Refused(String),
+    /// Not the registry's fault.
+    Own(Error),
 }
 
 impl Failure {
@@ -83,7 +86,7 @@ impl Failure {
             }
             Self::Status { status, .. } => [500, 502, 503, 504].contains(&status.as_u16()).then_some(usual),
             Self::Broken { passing, .. } => passing.then_some(usual),
-            Self::Refused(_) => None,
+            Self::Refused(_) | Self::Own(_) => None,
         }
     }
 
@@ -97,13 +100,14 @@ impl Failure {
     /// `get URL: reason`
     pub(crate) fn at(self, url: &Url) -> Error {
         let (reason, hint) = match self {
+            Self::Own(error) => return error,
             Self::Broken { reason, .. } | Self::Refused(reason) => (reason, None),
-            Self::Status { status, said, wait } => {
+            Self::Status { status, said, wait, login } => {
                 let name = status.canonical_reason().unwrap_or("unknown status");
                 let said = if said.is_empty() { said } else { format!(": {said}") };
                 let hint = match status.as_u16() {
-                    401 => Some("no such image, or it needs a login".to_owned()),
-                    403 => Some("it is private, or this address is refused".to_owned()),
+                    401 => Some(login.unwrap_or_else(|| "no such image, or it needs a login".into())),
+                    403 => Some(login.unwrap_or_else(|| "it is private, or this address is refused".into())),
                     429 => Some(match wait {
                         Some(wait) => format!("try again in {} s", wait.as_secs()),
                         None => "try again later".to_owned(),
@@ -128,60 +132,81 @@ fn shown(url: &Url) -> String {
     url.to_string().chars().take(400).collect()
 }
 
-/// One repository of one registry.
-#[derive(Debug)]
-pub struct Registry {
-    reference: Reference,
-    patience: Patience,
-    /// `None` only while dropped.
-    runtime: Option<Runtime>,
-    plain: OnceCell<reqwest::Client>,
-    tls: OnceCell<reqwest::Client>,
-    /// Sent to the registry's own origin and nowhere else.
-    token: RefCell<Option<String>>,
+/// One place where a repository's content is.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    /// `host[:port]`, as logins are kept for it.
+    pub(crate) registry: String,
+    /// `library/centos`
+    pub(crate) repository: String,
+    /// Scheme, host and port that credentials are bound to.
+    pub(crate) origin: Url,
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // A name server that does not answer keeps getaddrinfo(3) in its thread: leave it there.
-            runtime.shutdown_background();
-        }
+impl Endpoint {
+    /// `https://registry-1.docker.io/v2/library/centos`: every request starts with this.
+    pub(crate) fn base(&self) -> String {
+        format!("{}v2/{}", self.origin, self.repository)
     }
+}
+
+/// One repository of one registry.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    endpoint: Endpoint,
+    places: Rc<Places>,
+    patience: Patience,
+    plain: OnceCell<reqwest::Client>,
+    tls: OnceCell<reqwest::Client>,
+    /// `Authorization`, sent to the registry's own origin and nowhere else.
+    authorization: RefCell<Option<Rc<str>>>,
+    known: OnceCell<Known>,
+}
+
+/// What we know about who we are.
+#[derive(Debug, Default)]
+struct Known {
+    credential: Option<Credential>,
+    /// What to say where access is denied.
+    remark: Option<String>,
+}
+
+/// Runs `future` to its end. One thread: the kernel buffers, and several requests at once need no more.
+///
+/// # Errors
+/// Its own, or no file descriptors left.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new("start", "the network client", e))?;
+    let result = runtime.block_on(future);
+    // A name server that does not answer keeps getaddrinfo(3) in its thread: leave it there.
+    runtime.shutdown_background();
+    result
 }
 
 impl Registry {
-    /// The repository that `reference` names. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// No file descriptors left.
-    pub fn new(reference: &Reference, patience: Patience) -> Result<Self> {
-        // One thread: the work is one stream, and the kernel buffers it.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::new("start", "the network client", e))?;
-        Ok(Self {
-            reference: reference.clone(),
+    /// The repository at `endpoint`, with the logins of `places`. Nothing is sent or read yet.
+    pub(crate) fn new(endpoint: Endpoint, places: Rc<Places>, patience: Patience) -> Self {
+        Self {
+            endpoint,
+            places,
             patience,
-            runtime: Some(runtime),
             plain: OnceCell::new(),
             tls: OnceCell::new(),
-            token: RefCell::new(None),
-        })
+            authorization: RefCell::new(None),
+            known: OnceCell::new(),
+        }
     }
 
-    /// The manifest or index that `pointer`, a tag or a digest, names.
-    ///
-    /// # Errors
-    /// One line.
-    pub fn manifest(&self, pointer: &str, accept: &str, most: u64) -> Result<Answer> {
-        let url = self.url(&format!("manifests/{pointer}"))?;
-        let get = || {
-            let response = self.get(&url, accept, None)?;
+    /// The manifest or index at `url`.
+    pub(crate) async fn manifest(&self, url: &Url, accept: &str, most: u64) -> Result<Answer, Failure> {
+        retry(async || {
+            let response = self.get(url, accept, None).await?;
             let content_type = text(response.headers(), CONTENT_TYPE);
             let promised = text(response.headers(), "docker-content-digest");
-            let bytes = self.body(response, most)?;
+            let bytes = self.body(response, most).await?;
             // The registry's own word about its body; it is there to notice a broken cache on the way.
             match promised.map(|digest| digest.parse::<Digest>()) {
                 Some(Ok(digest)) if digest != Digest::of(&bytes) => {
@@ -189,18 +214,15 @@ impl Registry {
                 }
                 _ => Ok(Answer { bytes, content_type }),
             }
-        };
-        retry(get).map_err(|failure| match failure.status() {
-            Some(StatusCode::NOT_FOUND) => Error::plain(format!("No image named '{}' exists", self.reference.typed())),
-            _ => failure.at(&url),
         })
+        .await
     }
 
     /// The bytes of a blob from `from` to the end of its `size`, and where in the blob they start.
-    pub(crate) fn blob(&self, url: &Url, from: u64, size: u64) -> Result<(Response, u64), Failure> {
+    pub(crate) async fn blob(&self, url: &Url, from: u64, size: u64) -> Result<(Response, u64), Failure> {
         // Closed ranges only: some stores answer an open one with 200 and everything.
         let range = (from > 0).then(|| format!("bytes={from}-{}", size.saturating_sub(1)));
-        let response = self.get(url, "*/*", range.as_deref())?;
+        let response = self.get(url, "*/*", range.as_deref()).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let start = text(response.headers(), CONTENT_RANGE)
@@ -215,38 +237,77 @@ impl Registry {
     }
 
     /// The next piece of a body, `None` at its end.
-    pub(crate) fn chunk(&self, response: &mut Response) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.block_on(response.chunk())
+    pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        response.chunk().await.map_err(|e| self.broken(&e))
     }
 
-    /// What a request to this repository starts with.
-    ///
-    /// # Errors
-    /// None in practice: the parts of a reference are checked.
-    pub fn url(&self, path: &str) -> Result<Url> {
-        let text = format!("{}/{path}", self.reference.base());
+    /// The URL of `path` in this repository.
+    pub(crate) fn url(&self, path: &str) -> Result<Url> {
+        let text = format!("{}/{path}", self.endpoint.base());
         Url::parse(&text).map_err(|e| Error::new("get", text, e.to_string()))
     }
 
-    /// GET with a token if the registry asks for one.
-    fn get(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
-        let response = self.follow(url, accept, range)?;
-        if response.status() != StatusCode::UNAUTHORIZED || !origin::same(response.url(), self.reference.origin()) {
-            return self.good(response);
+    /// GET, with a token or a login if the registry asks for one.
+    async fn get(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
+        let current = || self.authorization.borrow().clone();
+        let mut sent = current();
+        let mut own = false;
+        loop {
+            let response = self.follow(url, accept, range, sent.as_deref()).await?;
+            let denied = response.status() == StatusCode::UNAUTHORIZED;
+            if own || !denied || !origin::same(response.url(), &self.endpoint.origin) {
+                return self.good(response).await;
+            }
+            // None yet, or it has expired. Another request may have got a new one meanwhile; our own is the last try.
+            if current() == sent {
+                let Some(new) = self.authorize(&response).await? else {
+                    return self.good(response).await;
+                };
+                self.authorization.replace(Some(new));
+                own = true;
+            }
+            sent = current();
         }
-        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
-        let Some(bearer) = challenges.iter().find_map(|value| challenge::bearer(value.to_str().ok()?)) else {
-            return self.good(response);
-        };
-        drop(response);
-        // No token yet, or it has expired: one new one for each request is enough.
-        let token = self.fetch_token(&bearer)?;
-        self.token.replace(Some(token));
-        self.good(self.follow(url, accept, range)?)
+    }
+
+    /// `Authorization` as a denied response asks for it; `None` where we have nothing to offer.
+    async fn authorize(&self, denied: &Response) -> Result<Option<Rc<str>>, Failure> {
+        let headers = denied.headers().get_all(WWW_AUTHENTICATE);
+        let values: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
+        Ok(match challenge::choose(&values) {
+            Some(Challenge::Bearer(bearer)) => Some(format!("Bearer {}", self.fetch_token(&bearer).await?).into()),
+            Some(Challenge::Basic) => match &self.known()?.credential {
+                Some(Credential::Basic(pair)) => Some(format!("Basic {pair}").into()),
+                _ => None,
+            },
+            None => None,
+        })
+    }
+
+    /// Our login for this registry, looked up once.
+    fn known(&self) -> Result<&Known, Failure> {
+        if let Some(known) = self.known.get() {
+            return Ok(known);
+        }
+        let mut known = Known::default();
+        let Endpoint { registry, repository, .. } = &self.endpoint;
+        for login in self.places.logins(registry, repository).map_err(Failure::Own)? {
+            match login.credential() {
+                Ok(Some(credential)) => {
+                    known.credential = Some(credential);
+                    known.remark = Some(format!("the login of {login} is refused"));
+                    break;
+                }
+                Ok(None) => {}
+                // Most images need no login: why there is none is told only if this one does.
+                Err(reason) => known.remark = Some(reason),
+            }
+        }
+        Ok(self.known.get_or_init(|| known))
     }
 
     /// Asks the challenge's realm for leave to pull from this repository.
-    fn fetch_token(&self, bearer: &Bearer) -> Result<String, Failure> {
+    async fn fetch_token(&self, bearer: &Bearer) -> Result<String, Failure> {
         #[derive(Deserialize)]
         struct Tokens {
             token: Option<String>,
@@ -256,22 +317,28 @@ impl Registry {
             let realm: String = bearer.realm.chars().take(200).collect();
             Failure::Refused(format!("its token server '{realm}' {reason}"))
         };
-        let mut realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
-        origin::may_visit(self.reference.origin(), &realm)
-            .map_err(|reason| refused(&format!("is refused: {reason}")))?;
-        {
-            let mut query = realm.query_pairs_mut();
-            if let Some(service) = &bearer.service {
-                query.append_pair("service", service);
-            }
-            // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
-            query.append_pair("scope", &format!("repository:{}:pull", self.reference.repository()));
-        }
-        let get = || {
-            let response = self.good(self.follow(&realm, "application/json", None)?)?;
-            self.body(response, TOKEN_MAX)
+        let realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
+        origin::may_visit(&self.endpoint.origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
+        // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
+        let scope = format!("repository:{}:pull", self.endpoint.repository);
+        let service = bearer.service.as_deref();
+        let ask = async {
+            let response = match &self.known()?.credential {
+                Some(Credential::Identity(token)) => self.exchange(&realm, service, &scope, token).await?,
+                other => {
+                    let basic = match other {
+                        Some(Credential::Basic(pair)) => Some(format!("Basic {pair}")),
+                        _ => None,
+                    };
+                    let mut url = realm.clone();
+                    let service = service.map(|service| ("service", service));
+                    url.query_pairs_mut().extend_pairs(service).append_pair("scope", &scope);
+                    self.follow(&url, "application/json", None, basic.as_deref()).await?
+                }
+            };
+            self.body(self.good(response).await?, TOKEN_MAX).await
         };
-        let body = get().map_err(|failure| match failure {
+        let body = ask.await.map_err(|failure| match failure {
             Failure::Broken { reason, passing } => {
                 Failure::Broken { reason: format!("its token server {}: {reason}", shown(&realm)), passing }
             }
@@ -290,27 +357,55 @@ impl Registry {
             .ok_or_else(|| refused("does not answer with a token"))
     }
 
+    /// An identity token for one of this repository's: a form, so that no log has it.
+    async fn exchange(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        scope: &str,
+        identity: &str,
+    ) -> Result<Response, Failure> {
+        let mut form = realm.clone();
+        form.query_pairs_mut()
+            .clear()
+            .append_pair("grant_type", "refresh_token")
+            .extend_pairs(service.map(|service| ("service", service)))
+            .extend_pairs([("client_id", "bocker-pull"), ("scope", scope), ("refresh_token", identity)]);
+        let request = self.client(realm)?.post(realm.clone()).header(ACCEPT, "application/json");
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let response = request.body(form.query().unwrap_or_default().to_owned()).send().await;
+        let response = response.map_err(|e| self.broken(&e))?;
+        match response.status().is_redirection() {
+            true => Err(Failure::Refused("a login follows no redirect".into())),
+            false => Ok(response),
+        }
+    }
+
     /// GET along redirects. They are followed here, hop by hop, so that each one is looked at before anything is sent
-    /// there, and the token goes to the registry's own origin only.
-    fn follow(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
-        let home = self.reference.origin();
-        let mut url = url.clone();
+    /// there, and what authorizes us goes to the first one's origin only.
+    async fn follow(
+        &self,
+        first: &Url,
+        accept: &str,
+        range: Option<&str>,
+        authorization: Option<&str>,
+    ) -> Result<Response, Failure> {
+        let mut url = first.clone();
         for _ in 0..=HOPS_MAX {
             let mut request = self.client(&url)?.get(url.clone()).header(ACCEPT, accept);
             if let Some(range) = range {
                 request = request.header(RANGE, range);
             }
-            if let (Some(token), true) = (&*self.token.borrow(), origin::same(&url, home)) {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            if let (Some(authorization), true) = (authorization, origin::same(&url, first)) {
+                request = request.header(AUTHORIZATION, authorization);
             }
-            // `async`, because a request sets its timers, which belong to the runtime, as soon as it is made.
-            let response = self.block_on(async { request.send().await })?;
+            let response = request.send().await.map_err(|e| self.broken(&e))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
             let target = text(response.headers(), LOCATION).unwrap_or_default();
             let next = url.join(&target).map_err(|_| Failure::Refused("it redirects to what is no URL".into()))?;
-            origin::may_visit(home, &next)
+            origin::may_visit(&self.endpoint.origin, &next)
                 .map_err(|reason| Failure::Refused(format!("its redirect to {} is refused: {reason}", shown(&next))))?;
             url = next;
         }
@@ -318,26 +413,27 @@ impl Registry {
     }
 
     /// The response, or the failure that its status is, with the registry's own message.
-    fn good(&self, response: Response) -> Result<Response, Failure> {
+    async fn good(&self, response: Response) -> Result<Response, Failure> {
         let status = response.status();
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Ok(response);
         }
         let wait = text(response.headers(), RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        let said = self.body(response, ERROR_MAX).map(|body| message(&body)).unwrap_or_default();
-        Err(Failure::Status { status, said, wait })
+        let said = self.body(response, ERROR_MAX).await.map(|body| message(&body)).unwrap_or_default();
+        let login = self.known.get().and_then(|known| known.remark.clone());
+        Err(Failure::Status { status, said, wait, login })
     }
 
     /// A whole body of at most `most` bytes.
-    fn body(&self, mut response: Response, most: u64) -> Result<Vec<u8>, Failure> {
+    async fn body(&self, mut response: Response, most: u64) -> Result<Vec<u8>, Failure> {
         let too_long = || Failure::Refused(format!("the answer is longer than {most} bytes"));
         if response.content_length().is_some_and(|length| length > most) {
             return Err(too_long());
         }
         let started = Instant::now();
         let mut body = Vec::new();
-        while let Some(piece) = self.block_on(response.chunk())? {
-            body.extend_from_slice(&piece);
+        while let Some(piece) = self.chunk(&mut response).await? {
+            body.extend_from_slice(piece.as_ref());
             if body.len() as u64 > most {
                 return Err(too_long());
             }
@@ -379,11 +475,6 @@ impl Registry {
         Ok(slot.get_or_init(|| client))
     }
 
-    fn block_on<T>(&self, future: impl Future<Output = Result<T, reqwest::Error>>) -> Result<T, Failure> {
-        let runtime = self.runtime.as_ref().ok_or_else(|| Failure::Refused("the client is closed".into()))?;
-        runtime.block_on(future).map_err(|e| self.broken(&e))
-    }
-
     /// What a failed connection means.
     fn broken(&self, error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
@@ -400,13 +491,13 @@ impl Registry {
 }
 
 /// Tries until it works, fails for good, or has failed often enough.
-fn retry<T>(mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+async fn retry<T>(act: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
     let mut tries = 1;
     loop {
-        match act() {
+        match act().await {
             Ok(done) => return Ok(done),
             Err(failure) => match failure.pause(tries) {
-                Some(pause) => std::thread::sleep(pause),
+                Some(pause) => tokio::time::sleep(pause).await,
                 None => return Err(failure),
             },
         }
@@ -457,7 +548,7 @@ mod tests {
 
     fn status(code: u16, wait: Option<u64>) -> Failure {
         let status = StatusCode::from_u16(code).unwrap();
-        Failure::Status { status, said: String::new(), wait: wait.map(Duration::from_secs) }
+        Failure::Status { status, said: String::new(), wait: wait.map(Duration::from_secs), login: None }
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! `bocker-pull manifest`: from a name to one image's manifest.
 
 use std::io::Write;
+use std::rc::Rc;
 
 use bocker_common::diag::printable;
 use bocker_common::say::{Act, Explain, Said, perform};
 use bocker_common::{Error, Result};
+use reqwest::StatusCode;
 
+use crate::auth::{Login, Places};
 use crate::digest::Digest;
 use crate::manifest::{self, Document};
 use crate::platform::Platform;
 use crate::record::Image;
 use crate::reference::Reference;
-use crate::registry::{Patience, Registry};
+use crate::registry::{Patience, Registry, block_on};
 use crate::{shell, stdout};
 
 /// An index may name an index; more than this deep is no index that anybody made.
@@ -20,8 +23,8 @@ const DEPTH_MAX: usize = 3;
 /// What `bocker-pull manifest` does.
 #[derive(Debug)]
 enum Step {
-    /// Ask the registry, through an index if there is one.
-    Ask(Reference, Platform),
+    /// Ask the registry, through an index if there is one; with one of the logins if it wants one.
+    Ask(Reference, Vec<Login>, Platform),
     /// Print the records.
     Records(Reference),
     /// Print the manifest's own bytes.
@@ -31,14 +34,14 @@ enum Step {
 impl Act for Step {
     fn say(&self) -> Said {
         match self {
-            Self::Ask(reference, platform) => Said::new(
-                shell::ask(reference, platform),
+            Self::Ask(reference, logins, platform) => Said::new(
+                shell::ask(reference, logins, platform),
                 "the manifest lists an image's layers; an index lists manifests, one for each platform",
             ),
             Self::Records(reference) => {
                 Said::new(shell::records(reference), "the name pinned by digest, then what fetch needs, one line each")
             }
-            Self::Raw => Said::new("cat \"$m\"; rm \"$m\"", "its digest is that of these very bytes"),
+            Self::Raw => Said::new("cat \"$m\"; rm \"$m\" \"$h\"", "its digest is that of these very bytes"),
         }
     }
 }
@@ -50,11 +53,15 @@ impl Act for Step {
 pub fn run(reference: Reference, platform: Platform, raw: bool, explain: Explain) -> Result<()> {
     let last = if raw { Step::Raw } else { Step::Records(reference.clone()) };
     let mut found = None;
-    perform(&[Step::Ask(reference, platform), last], explain, |step| {
+    let places = Rc::new(Places::new(|name| std::env::var_os(name)));
+    let logins = places.to_say(&reference, explain)?;
+    perform(&[Step::Ask(reference, logins, platform), last], explain, |step| {
         let image: &Image = match step {
-            Step::Ask(reference, platform) => {
-                let registry = Registry::new(reference, Patience::from_env())?;
-                found = Some(ask(&registry, reference, platform)?);
+            Step::Ask(reference, _, platform) => {
+                found = Some(block_on(async {
+                    let registry = Registry::new(reference.endpoint(), places.clone(), Patience::from_env());
+                    ask(&registry, reference, platform).await
+                })?);
                 return Ok(());
             }
             Step::Records(_) | Step::Raw => found.as_ref().ok_or_else(Error::explained_elsewhere)?,
@@ -64,13 +71,18 @@ pub fn run(reference: Reference, platform: Platform, raw: bool, explain: Explain
     })
 }
 
-fn ask(registry: &Registry, reference: &Reference, platform: &Platform) -> Result<Image> {
+async fn ask(registry: &Registry, reference: &Reference, platform: &Platform) -> Result<Image> {
     let wrong = |reason: String| Error::new("read", format!("manifest of {}", reference.typed()), printable(&reason));
     let accept = manifest::ACCEPT.join(", ");
     let mut pointer = reference.pointer();
     let mut expected = reference.digest().map(|digest| (digest, None));
     for _ in 0..DEPTH_MAX {
-        let answer = registry.manifest(&pointer, &accept, manifest::SIZE_MAX)?;
+        let url = registry.url(&format!("manifests/{pointer}"))?;
+        let answer = registry.manifest(&url, &accept, manifest::SIZE_MAX).await;
+        let answer = answer.map_err(|failure| match failure.status() {
+            Some(StatusCode::NOT_FOUND) => Error::plain(format!("No image named '{}' exists", reference.typed())),
+            _ => failure.at(&url),
+        })?;
         // HTML instead of JSON is a truer complaint than its digest.
         let document = manifest::parse(&answer.bytes, answer.content_type.as_deref());
         if let Some((digest, size)) = expected {
