@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A registry that misbehaves as the repository's name says. Python's standard library only.
 
-usage: evil-registry.py ADDRESS PORT LOG [OTHER] [CERTIFICATE KEY]
+usage: evil-registry.py ADDRESS PORT LOG [OTHER] [CERTIFICATE KEY [AUTHORITY]]
 
 LOG gets a line for each request: METHOD PATH auth=… range=…. OTHER (host:port) is where it points
 when it is to point elsewhere. The repository `good` is honest; `good/2` is one with two equal layers.
-Prints "ready" once it listens.
+With AUTHORITY, whoever asks has to have a certificate of that. Prints "ready" once it listens.
 """
 import base64
 import gzip
@@ -23,6 +23,7 @@ import urllib.parse
 ADDRESS, PORT, LOG = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 OTHER = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1:9"
 TLS = sys.argv[5:7]
+AUTHORITY = sys.argv[7:8]
 SCHEME = "https" if TLS else "http"
 # The login of the repositories login*, and the identity token of login-identity.
 LOGIN = "Basic " + base64.b64encode(b"user:secret").decode()
@@ -330,6 +331,9 @@ server.daemon_threads = True
 if TLS:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*TLS)
+    for path in AUTHORITY:
+        context.load_verify_locations(path)
+        context.verify_mode = ssl.CERT_REQUIRED
     server.socket = context.wrap_socket(server.socket, server_side=True)
 print("ready", flush=True)
 server.serve_forever()

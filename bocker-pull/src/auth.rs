@@ -12,11 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bocker_common::diag::printable;
-use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use serde::Deserialize;
-
-use crate::reference::Reference;
 
 /// Most bytes of a file of logins, or of a helper's answer.
 const SIZE_MAX: u64 = 1 << 20;
@@ -74,7 +71,7 @@ impl Places {
         let mut found = Vec::new();
         for file in &self.files {
             let wrong = |reason: String| Error::new("read", file.path.display(), reason);
-            let bytes = match read(&file.path) {
+            let bytes = match read(&file.path, SIZE_MAX) {
                 Ok(bytes) => bytes,
                 Err(e) if e.kind() == ErrorKind::NotFound && !file.named => continue,
                 Err(e) => {
@@ -88,7 +85,7 @@ impl Places {
                     found.push(Login::Kept { file: file.path.clone(), legacy: file.legacy, key, kept });
                 }
                 Some(Found::Helper(name)) => {
-                    let server = if is_hub(registry) { HUB_KEY.into() } else { registry.to_owned() };
+                    let server = if host_of(registry) == "docker.io" { HUB_KEY.into() } else { registry.to_owned() };
                     let program = format!("docker-credential-{name}");
                     let path = self.helpers.iter().map(|dir| dir.join(&program)).find(|path| path.is_file());
                     found.push(Login::Helper { program, path, server, path_var: self.path_var() });
@@ -99,24 +96,15 @@ impl Places {
         Ok(found)
     }
 
-    /// The logins for `reference` where they are to be said, else none: they are looked up only when a registry asks.
-    pub(crate) fn to_say(&self, reference: &Reference, explain: Explain) -> Result<Vec<Login>> {
-        if !explain.explain && !explain.dry_run {
-            return Ok(Vec::new());
-        }
-        let endpoint = reference.endpoint();
-        self.logins(&endpoint.registry, &endpoint.repository)
-    }
-
     fn path_var(&self) -> OsString {
         std::env::join_paths(&self.helpers).unwrap_or_default()
     }
 }
 
 /// The file's bytes; a file without end is cut.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(SIZE_MAX).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -323,14 +311,10 @@ impl Entry {
     }
 }
 
-fn is_hub(host: &str) -> bool {
-    HUB_NAMES.contains(&host)
-}
-
 /// A registry's name as keys are compared: Docker Hub has one.
-fn host_of(registry: &str) -> String {
+pub(crate) fn host_of(registry: &str) -> String {
     let host = registry.to_ascii_lowercase();
-    if is_hub(&host) { "docker.io".into() } else { host }
+    if HUB_NAMES.contains(&host.as_str()) { "docker.io".into() } else { host }
 }
 
 /// A key as we compare it: `host[:port][/path]`. A key that is a URL, as docker writes some, stands for its whole host.

@@ -1,7 +1,6 @@
 //! `bocker-pull fetch`: from records to an OCI layout, each blob verified as it passes.
 
 use std::fs::File;
-use std::rc::Rc;
 use std::time::Instant;
 
 use bocker_common::say::{Act, Explain, Said, tell};
@@ -9,13 +8,14 @@ use bocker_common::{Error, Result};
 use reqwest::{Response, Url};
 use sha2::{Digest as _, Sha256};
 
-use crate::auth::{Login, Places};
+use crate::config::{Config, Want};
 use crate::digest::{Descriptor, Digest};
 use crate::layout::{Layout, MARKER};
 use crate::manifest;
 use crate::record::Image;
 use crate::reference::Reference;
-use crate::registry::{Failure, Patience, Registry, block_on};
+use crate::registry::{Failure, Patience, Registry, after_mirrors, block_on};
+use crate::shell::{Bases, Place};
 use crate::{progress, shell};
 
 /// A blob must bring this much in each period of patience.
@@ -25,15 +25,15 @@ const LEAST: u64 = 16 << 10;
 #[derive(Debug)]
 enum Step {
     /// The file that says what the stream is.
-    Start(Reference, Vec<Login>),
+    Start(Reference, Vec<Place>),
     /// The manifest, which came with the records.
     Manifest(Vec<u8>),
     /// The configuration of an image with so many layers.
-    Config(Descriptor, usize),
+    Config(Descriptor, usize, Bases),
     /// One layer.
-    Layer(Descriptor),
-    /// `index.json`: all that it names is there. Below it, the names of all entries in order.
-    Finish(Vec<u8>, Vec<String>),
+    Layer(Descriptor, Bases),
+    /// `index.json`: all that it names is there. With it, the names of all entries in order, and the shell's temporary files.
+    Finish(Vec<u8>, Vec<String>, String),
 }
 
 impl Act for Step {
@@ -46,31 +46,32 @@ impl Act for Step {
             Self::Manifest(bytes) => {
                 Said::new(shell::have(bytes, &Digest::of(bytes).hex()), "the manifest came with the records")
             }
-            Self::Config(blob, _) => {
-                Said::new(shell::blob(blob), "environment, command and the layers' contents by digest")
+            Self::Config(blob, _, bases) => {
+                Said::new(shell::blob(blob, bases), "environment, command and the layers' contents by digest")
             }
-            Self::Layer(blob) => Said::new(shell::blob(blob), "a layer: what its name says, or nothing"),
-            Self::Finish(index, names) => Said::new(
-                shell::finish(index, names),
+            Self::Layer(blob, bases) => Said::new(shell::blob(blob, bases), "a layer: what its name says, or nothing"),
+            Self::Finish(index, names, temporary) => Said::new(
+                shell::finish(index, names, temporary),
                 "index.json is the last entry: without it the layout is incomplete",
             ),
         }
     }
 }
 
-fn plan(image: &Image, logins: Vec<Login>) -> Vec<Step> {
+fn plan(image: &Image, places: Vec<Place>) -> Vec<Step> {
+    let (bases, temporary) = (shell::bases(&places), shell::temporary(&places));
     let Image { reference, bytes, manifest } = image;
     let index = index(image);
     let mut names = vec![MARKER.0.to_owned(), path(&Digest::of(bytes)), path(&manifest.config.digest)];
     names.extend(manifest.layers.iter().map(|layer| path(&layer.digest)));
     names.push("index.json".into());
     let mut plan = vec![
-        Step::Start(reference.clone(), logins),
+        Step::Start(reference.clone(), places),
         Step::Manifest(bytes.clone()),
-        Step::Config(manifest.config.clone(), manifest.layers.len()),
+        Step::Config(manifest.config.clone(), manifest.layers.len(), bases.clone()),
     ];
-    plan.extend(manifest.layers.iter().cloned().map(Step::Layer));
-    plan.push(Step::Finish(index, names));
+    plan.extend(manifest.layers.iter().map(|layer| Step::Layer(layer.clone(), bases.clone())));
+    plan.push(Step::Finish(index, names, temporary));
     plan
 }
 
@@ -99,11 +100,18 @@ fn path(digest: &Digest) -> String {
 ///
 /// # Errors
 /// One line. The layout has no `index.json` then.
-pub fn run(image: &Image, layout: &mut Layout<File>, quiet: bool, explain: Explain) -> Result<()> {
-    let places = Rc::new(Places::new(|name| std::env::var_os(name)));
-    let plan = plan(image, places.to_say(&image.reference, explain)?);
-    let registry = Registry::new(image.reference.endpoint(), places, Patience::from_env());
-    let mut source = Source { registry, quiet };
+pub(crate) fn run(
+    image: &Image,
+    layout: &mut Layout<File>,
+    quiet: bool,
+    config: &Config,
+    explain: Explain,
+) -> Result<()> {
+    let endpoints = config.endpoints(&image.reference, Want::Blobs)?;
+    let plan = plan(image, shell::places(&endpoints, config, explain)?);
+    let patience = Patience::from_env();
+    let registries = endpoints.into_iter().map(|it| Registry::new(it, config.places.clone(), patience)).collect();
+    let mut source = Source { registries, quiet };
     block_on(async {
         for step in plan {
             tell(&step, explain)?;
@@ -119,7 +127,7 @@ async fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> R
     match step {
         Step::Start(..) => layout.file(MARKER.0, MARKER.1),
         Step::Manifest(bytes) => layout.file(&path(&Digest::of(bytes)), bytes),
-        Step::Config(blob, layers) => {
+        Step::Config(blob, layers, _) => {
             // Small enough to look at before it goes on.
             let mut bytes = Vec::new();
             source
@@ -131,11 +139,11 @@ async fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> R
             manifest::check_config(&bytes, *layers).map_err(|reason| Error::new("read", blob.digest, reason))?;
             layout.file(&path(&blob.digest), &bytes)
         }
-        Step::Layer(blob) => {
+        Step::Layer(blob, _) => {
             layout.begin(&path(&blob.digest), blob.size)?;
             source.blob(blob, |piece| layout.write(piece)).await
         }
-        Step::Finish(index, _) => {
+        Step::Finish(index, ..) => {
             layout.file("index.json", index)?;
             layout.end()
         }
@@ -144,7 +152,8 @@ async fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> R
 
 /// Where blobs come from.
 struct Source {
-    registry: Registry,
+    /// Mirrors first, the registry itself last. One that does not answer is not asked again.
+    registries: Vec<Registry>,
     quiet: bool,
 }
 
@@ -170,25 +179,50 @@ impl From<Failure> for Stop {
 impl Source {
     /// Hands the blob's bytes to `sink` piece by piece. They are right if this returns without error, and not before.
     async fn blob(&mut self, blob: &Descriptor, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let url = self.registry.url(&format!("blobs/{}", blob.digest))?;
         let mut progress = Progress { hasher: Sha256::new(), got: 0, bar: progress::bar(blob, self.quiet) };
-        let mut tries = 1;
-        while let Err(stop) = self.stretch(&url, blob, &mut progress, &mut sink).await {
-            let failure = match stop {
-                Stop::Network(failure) => failure,
-                Stop::Other(error) => return Err(error),
-            };
-            let Some(pause) = failure.pause(tries) else {
-                progress.bar.abandon();
-                return Err(failure.at(&url));
-            };
-            tokio::time::sleep(pause).await;
-            tries += 1;
+        let mut before: Vec<Error> = Vec::new();
+        let mut at = 0;
+        while let Some(registry) = self.registries.get(at) {
+            let url = registry.url(&format!("blobs/{}", blob.digest)).await?;
+            match self.whole(registry, &url, blob, &mut progress, &mut sink).await {
+                Ok(()) => {
+                    progress.bar.finish();
+                    let digest = Digest::from_hasher(progress.hasher);
+                    if digest != blob.digest {
+                        return Err(Error::new("get", url, format!("what came is {digest}")));
+                    }
+                    return Ok(());
+                }
+                Err(Stop::Other(error)) => return Err(error),
+                Err(Stop::Network(failure)) => {
+                    let gone = matches!(failure, Failure::Broken { .. }) && at + 1 < self.registries.len();
+                    before.push(failure.at(&url));
+                    if gone { drop(self.registries.remove(at)) } else { at += 1 }
+                }
+            }
         }
-        progress.bar.finish();
-        let digest = Digest::from_hasher(progress.hasher);
-        if digest != blob.digest {
-            return Err(Error::new("get", url, format!("what came is {digest}")));
+        progress.bar.abandon();
+        let last = before.pop().unwrap_or_else(|| Error::plain("there is nowhere to ask"));
+        Err(after_mirrors(last, &before))
+    }
+
+    /// What is missing of the blob, from one registry, in as many stretches as it takes.
+    async fn whole(
+        &self,
+        registry: &Registry,
+        url: &Url,
+        blob: &Descriptor,
+        progress: &mut Progress,
+        sink: &mut impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(), Stop> {
+        let mut tries = 1;
+        while let Err(stop) = self.stretch(registry, url, blob, progress, sink).await {
+            let Stop::Network(failure) = stop else { return Err(stop) };
+            match failure.pause(tries) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(failure.into()),
+            }
+            tries += 1;
         }
         Ok(())
     }
@@ -196,6 +230,7 @@ impl Source {
     /// One request's part of the blob: all of it, or what is missing after a connection broke.
     async fn stretch(
         &self,
+        registry: &Registry,
         url: &Url,
         blob: &Descriptor,
         progress: &mut Progress,
@@ -203,7 +238,7 @@ impl Source {
     ) -> Result<(), Stop> {
         let wrong_size =
             |got: u64| Failure::Refused(format!("it has {got} bytes or more, where the manifest says {}", blob.size));
-        let (mut response, start): (Response, u64) = self.registry.blob(url, progress.got, blob.size).await?;
+        let (mut response, start): (Response, u64) = registry.blob(url, progress.got, blob.size).await?;
         if let Some(length) = response.content_length() {
             if length != blob.size - start {
                 return Err(Failure::Refused(format!(
@@ -219,7 +254,7 @@ impl Source {
         let mut period = (Instant::now(), at);
         let ends = |got: u64, why: &str| Failure::broken(format!("it ends after {got} of {} bytes{why}", blob.size));
         loop {
-            let piece = match self.registry.chunk(&mut response).await {
+            let piece = match registry.chunk(&mut response).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
                 Err(Failure::Broken { reason, passing: true }) => return Err(ends(at, &format!(": {reason}")).into()),
@@ -237,9 +272,9 @@ impl Source {
             progress.got += fresh.len() as u64;
             progress.bar.set_position(progress.got);
             sink(fresh).map_err(Stop::Other)?;
-            if period.0.elapsed() > self.registry.patience().idle {
+            if period.0.elapsed() > registry.patience().idle {
                 if at - period.1 < LEAST && at < blob.size {
-                    return Err(self.registry.too_slow().into());
+                    return Err(registry.too_slow().into());
                 }
                 period = (Instant::now(), at);
             }

@@ -6,7 +6,9 @@
 
 mod auth;
 pub mod challenge;
+mod config;
 pub mod digest;
+mod endpoint;
 pub mod fetch;
 pub mod layout;
 pub mod manifest;
@@ -29,6 +31,7 @@ use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::{Parser, Subcommand};
 
+use config::Config;
 use layout::Layout;
 use platform::Platform;
 use record::{FAILED, Image};
@@ -90,9 +93,10 @@ pub fn main() -> Result<ExitCode> {
     match cli.verb {
         Verb::Manifest { name, tag, platform, raw, explain } => {
             let go = || {
-                let reference = Reference::parse(&name, tag.as_deref())?;
+                let config = Config::from_env()?;
+                let reference = refer(&name, tag.as_deref(), &config)?;
                 let platform = platform.as_deref().map_or_else(|| Ok(Platform::here()), str::parse)?;
-                resolve::run(reference, platform, raw, explain)
+                resolve::run(reference, platform, raw, &config, explain)
             };
             go().inspect_err(|_| {
                 if stdout::is_pipe() {
@@ -111,7 +115,7 @@ pub fn main() -> Result<ExitCode> {
             let mut layout = Layout::new(stdout::file()?);
             let go = |layout: &mut _| {
                 let image = Image::read(std::io::stdin().lock())?;
-                fetch::run(&image, layout, quiet, explain)
+                fetch::run(&image, layout, quiet, &Config::from_env()?, explain)
             };
             go(&mut layout).inspect_err(|_| {
                 if stdout::is_pipe() {
@@ -121,6 +125,19 @@ pub fn main() -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The reference that a person typed. Where a file of theirs makes it something else than it looks, that is said.
+fn refer(name: &str, tag: Option<&str>, config: &Config) -> Result<Reference> {
+    let reference = Reference::parse_with(name, tag, &config.short)?;
+    let plain = Reference::parse(name, tag)?;
+    if plain.logical_name() != reference.logical_name() {
+        let short = plain.typed().split(['@', ':']).next().unwrap_or_default();
+        let file = config.short.full(short).map(|(_, file)| format!(" ({})", file.display())).unwrap_or_default();
+        let line = format!("bocker-pull: {short} is {} here{file}\n", reference.logical_name());
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    Ok(reference)
 }
 
 fn print(bytes: &[u8]) -> Result<()> {

@@ -2,6 +2,8 @@
 //! be tried again.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,15 +14,19 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::auth::{Credential, Places};
+use crate::auth::{self, Credential, Places};
 use crate::challenge::{self, Bearer, Challenge};
 use crate::digest::Digest;
+use crate::endpoint::Endpoint;
 use crate::origin;
+use crate::reference::is_loopback;
 
 /// Most bytes of a token server's answer.
 const TOKEN_MAX: u64 = 1 << 20;
 /// Most bytes of an error's body.
 const ERROR_MAX: u64 = 64 << 10;
+/// Most bytes of a file of certificates.
+const PEM_MAX: u64 = 4 << 20;
 /// Most redirects of one request.
 const HOPS_MAX: usize = 10;
 /// How often a request is made, the first time included.
@@ -132,35 +138,28 @@ fn shown(url: &Url) -> String {
     url.to_string().chars().take(400).collect()
 }
 
-/// One place where a repository's content is.
-#[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
-    /// `host[:port]`, as logins are kept for it.
-    pub(crate) registry: String,
-    /// `library/centos`
-    pub(crate) repository: String,
-    /// Scheme, host and port that credentials are bound to.
-    pub(crate) origin: Url,
-}
-
-impl Endpoint {
-    /// `https://registry-1.docker.io/v2/library/centos`: every request starts with this.
-    pub(crate) fn base(&self) -> String {
-        format!("{}v2/{}", self.origin, self.repository)
-    }
-}
-
 /// One repository of one registry.
 #[derive(Debug)]
 pub(crate) struct Registry {
     endpoint: Endpoint,
-    places: Rc<Places>,
+    /// Where plain HTTP turned out to be what an insecure endpoint speaks.
+    plain: OnceCell<Endpoint>,
+    places: Places,
     patience: Patience,
-    plain: OnceCell<reqwest::Client>,
-    tls: OnceCell<reqwest::Client>,
+    clients: RefCell<HashMap<Kind, reqwest::Client>>,
     /// `Authorization`, sent to the registry's own origin and nowhere else.
     authorization: RefCell<Option<Rc<str>>>,
     known: OnceCell<Known>,
+}
+
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    tls: bool,
+    /// The endpoint's own origin: its authorities, our certificate, or no questions asked.
+    home: bool,
+    /// This machine itself, which no proxy leads to.
+    loopback: bool,
 }
 
 /// What we know about who we are.
@@ -186,15 +185,26 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
     result
 }
 
+/// A registry's own failure, and that its mirrors had failed before.
+pub(crate) fn after_mirrors(error: Error, mirrors: &[Error]) -> Error {
+    match mirrors {
+        [] => error,
+        mirrors => error.hint(format!(
+            "before that, its mirrors: {}",
+            mirrors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        )),
+    }
+}
+
 impl Registry {
     /// The repository at `endpoint`, with the logins of `places`. Nothing is sent or read yet.
-    pub(crate) fn new(endpoint: Endpoint, places: Rc<Places>, patience: Patience) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, places: Places, patience: Patience) -> Self {
         Self {
             endpoint,
+            plain: OnceCell::new(),
             places,
             patience,
-            plain: OnceCell::new(),
-            tls: OnceCell::new(),
+            clients: RefCell::default(),
             authorization: RefCell::new(None),
             known: OnceCell::new(),
         }
@@ -241,9 +251,20 @@ impl Registry {
         response.chunk().await.map_err(|e| self.broken(&e))
     }
 
-    /// The URL of `path` in this repository.
-    pub(crate) fn url(&self, path: &str) -> Result<Url> {
-        let text = format!("{}/{path}", self.endpoint.base());
+    /// The endpoint as it is.
+    pub(crate) fn here(&self) -> &Endpoint {
+        self.plain.get().unwrap_or(&self.endpoint)
+    }
+
+    /// The URL of `path` in this repository. The first time, an insecure registry is asked whether it speaks HTTPS at all.
+    pub(crate) async fn url(&self, path: &str) -> Result<Url> {
+        if self.endpoint.insecure && self.plain.get().is_none() {
+            let probe = self.endpoint.origin.join("v2/").map_err(|e| Error::new("get", "v2/", e.to_string()))?;
+            let spoken = self.follow(&probe, "*/*", None, None).await;
+            let plain = matches!(spoken, Err(Failure::Broken { .. }));
+            let _ = self.plain.set(if plain { self.endpoint.plain() } else { self.endpoint.clone() });
+        }
+        let text = format!("{}/{path}", self.here().base());
         Url::parse(&text).map_err(|e| Error::new("get", text, e.to_string()))
     }
 
@@ -255,7 +276,7 @@ impl Registry {
         loop {
             let response = self.follow(url, accept, range, sent.as_deref()).await?;
             let denied = response.status() == StatusCode::UNAUTHORIZED;
-            if own || !denied || !origin::same(response.url(), &self.endpoint.origin) {
+            if own || !denied || !origin::same(response.url(), &self.here().origin) {
                 return self.good(response).await;
             }
             // None yet, or it has expired. Another request may have got a new one meanwhile; our own is the last try.
@@ -290,7 +311,7 @@ impl Registry {
             return Ok(known);
         }
         let mut known = Known::default();
-        let Endpoint { registry, repository, .. } = &self.endpoint;
+        let Endpoint { registry, repository, .. } = self.here();
         for login in self.places.logins(registry, repository).map_err(Failure::Own)? {
             match login.credential() {
                 Ok(Some(credential)) => {
@@ -318,7 +339,7 @@ impl Registry {
             Failure::Refused(format!("its token server '{realm}' {reason}"))
         };
         let realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
-        origin::may_visit(&self.endpoint.origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
+        origin::may_visit(&self.here().origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
         // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
         let scope = format!("repository:{}:pull", self.endpoint.repository);
         let service = bearer.service.as_deref();
@@ -405,7 +426,7 @@ impl Registry {
             }
             let target = text(response.headers(), LOCATION).unwrap_or_default();
             let next = url.join(&target).map_err(|_| Failure::Refused("it redirects to what is no URL".into()))?;
-            origin::may_visit(&self.endpoint.origin, &next)
+            origin::may_visit(&self.here().origin, &next)
                 .map_err(|reason| Failure::Refused(format!("its redirect to {} is refused: {reason}", shown(&next))))?;
             url = next;
         }
@@ -452,27 +473,36 @@ impl Registry {
         Failure::Broken { reason: "the registry is too slow".into(), passing: false }
     }
 
-    /// The client for a URL's scheme. The one for HTTP has no certificates, so that a loopback registry works on a
-    /// machine without any, and does not wait for 150 of them to be read.
-    fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
-        let tls = url.scheme() == "https";
-        let slot = if tls { &self.tls } else { &self.plain };
-        if let Some(client) = slot.get() {
-            return Ok(client);
+    /// The client for a URL. The one for HTTP has no certificates, so that a loopback registry works on a machine without
+    /// any, and does not wait for 150 of them to be read.
+    fn client(&self, url: &Url) -> Result<reqwest::Client, Failure> {
+        let kind = Kind {
+            tls: url.scheme() == "https",
+            home: origin::same(url, &self.here().origin),
+            loopback: url.host_str().is_some_and(is_loopback),
+        };
+        if let Some(client) = self.clients.borrow().get(&kind) {
+            return Ok(client.clone());
         }
         // Fails if there is one already, which is then the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .user_agent(concat!("bocker-pull/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .no_proxy()
             .retry(reqwest::retry::never())
             .connect_timeout(self.patience.connect)
             .read_timeout(self.patience.idle);
-        let builder = if tls { builder.https_only(true) } else { builder.tls_certs_only([]) };
+        if kind.loopback {
+            builder = builder.no_proxy();
+        }
+        builder = if kind.tls { builder.https_only(true) } else { builder.tls_certs_only([]) };
+        if kind.tls && kind.home {
+            builder = trust(builder, self.here()).map_err(Failure::Own)?;
+        }
         let client = builder.build().map_err(|e| Failure::Refused(root(&e)))?;
-        Ok(slot.get_or_init(|| client))
+        self.clients.borrow_mut().insert(kind, client.clone());
+        Ok(client)
     }
 
     /// What a failed connection means.
@@ -488,6 +518,25 @@ impl Registry {
         // Nobody listens, or there is no such host: that does not pass in a second.
         Failure::Broken { reason: root(error), passing: !error.is_connect() }
     }
+}
+
+/// The endpoint's own authorities and our certificate for it; any certificate of its where the user wants that.
+fn trust(mut builder: reqwest::ClientBuilder, endpoint: &Endpoint) -> Result<reqwest::ClientBuilder> {
+    let read = |path: &Path| auth::read(path, PEM_MAX).map_err(|e| Error::new("read", path.display(), e));
+    for path in &endpoint.roots {
+        let roots = reqwest::Certificate::from_pem_bundle(&read(path)?)
+            .map_err(|_| Error::new("read", path.display(), "it holds no certificate"))?;
+        builder = builder.tls_certs_merge(roots);
+    }
+    if let Some((cert, key)) = &endpoint.identity {
+        let mut pem = read(cert)?;
+        pem.extend_from_slice(b"\n");
+        pem.extend(read(key)?);
+        let identity = reqwest::Identity::from_pem(&pem)
+            .map_err(|_| Error::new("read", cert.display(), format!("it and {} are no pair", key.display())))?;
+        builder = builder.identity(identity);
+    }
+    Ok(builder.tls_danger_accept_invalid_certs(endpoint.insecure))
 }
 
 /// Tries until it works, fails for good, or has failed often enough.

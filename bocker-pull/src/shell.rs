@@ -2,66 +2,156 @@
 
 use std::fmt::Write as _;
 
-use bocker_common::say::quote;
+use bocker_common::Result;
+use bocker_common::say::{Explain, quote};
 
 use crate::auth::{Form, Login};
+use crate::config::Config;
 use crate::digest::Descriptor;
+use crate::endpoint::Endpoint;
 use crate::layout::MARKER;
 use crate::manifest;
 use crate::platform::Platform;
 use crate::reference::Reference;
 
-/// `$base`, the start of every URL, and the file `$h` with the header that goes with it: neither a login nor a token is ever
-/// a word of a command line, which others could read.
-fn open(reference: &Reference, logins: &[Login]) -> String {
+/// A place that the shell may ask, with what it needs there.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    endpoint: Endpoint,
+    logins: Vec<Login>,
+    /// What its variables' names end with: nothing for the registry itself, a number for each mirror.
+    mark: String,
+    /// curl's options for it.
+    options: String,
+}
+
+/// The places of the blobs' URLs, each with curl's options for it: `(base, options)` in shell.
+pub(crate) type Bases = Vec<(String, String)>;
+
+/// The endpoints as the shell's places where they are to be said, else none: logins are looked up only when a registry asks.
+///
+/// # Errors
+/// A file of logins that makes no sense.
+pub(crate) fn places(endpoints: &[Endpoint], config: &Config, explain: Explain) -> Result<Vec<Place>> {
+    if !explain.explain && !explain.dry_run {
+        return Ok(Vec::new());
+    }
+    let proxied = ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let place = |(at, endpoint): (usize, &Endpoint)| {
+        let mark = if at + 1 == endpoints.len() { String::new() } else { (at + 1).to_string() };
+        let mut options = String::new();
+        if !endpoint.roots.is_empty() {
+            let _ = write!(options, " --cacert \"$ca{mark}\"");
+        }
+        if let Some((cert, key)) = &endpoint.identity {
+            // curl takes a colon for the start of a password.
+            let cert = cert.to_string_lossy().replace('\\', r"\\").replace(':', r"\:");
+            let _ = write!(options, " --cert {} --key {}", quote(cert), quote(key));
+        }
+        if endpoint.insecure {
+            options.push_str(" -k");
+        }
+        if proxied && endpoint.is_loopback() {
+            options.push_str(" --noproxy '*'");
+        }
+        Ok(Place { logins: config.logins(endpoint)?, endpoint: endpoint.clone(), mark, options })
+    };
+    endpoints.iter().enumerate().map(place).collect()
+}
+
+pub(crate) fn bases(places: &[Place]) -> Bases {
+    let base = |place: &Place| {
+        let Place { mark, options, .. } = place;
+        (format!("$base{mark}"), format!("{options} -H @\"$h{mark}\""))
+    };
+    places.iter().map(base).collect()
+}
+
+/// Names of the files that [`open`] makes, as words for rm.
+pub(crate) fn temporary(places: &[Place]) -> String {
+    places.iter().fold(String::new(), |mut names, Place { mark, endpoint, .. }| {
+        let _ = write!(names, " \"$h{mark}\"");
+        if !endpoint.roots.is_empty() {
+            let _ = write!(names, " \"$ca{mark}\"");
+        }
+        names
+    })
+}
+
+/// `$base`, the start of every URL, and the file `$h` for the header that goes with it, for each place.
+fn open(places: &[Place]) -> String {
+    let one = |Place { endpoint, mark, options, .. }: &Place| {
+        let mut lines = format!("base{mark}={}\nh{mark}=$(mktemp)\n", quote(endpoint.base()));
+        if !endpoint.roots.is_empty() {
+            let files = endpoint.roots.iter().map(quote).collect::<Vec<_>>().join(" ");
+            let _ = writeln!(
+                lines,
+                "ca{mark}=$(mktemp)\ncat \"${{SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}}\" {files} > \"$ca{mark}\""
+            );
+        }
+        if endpoint.insecure {
+            let probe = quote(format!("{}v2/", endpoint.origin));
+            let plain = quote(endpoint.plain().base());
+            let _ = writeln!(lines, "curl -s{options} -o /dev/null {probe} || base{mark}={plain}");
+        }
+        lines
+    };
+    places.iter().map(one).collect()
+}
+
+/// The header in `$h`: neither a login nor a token is ever a word of a command line, which others could read.
+fn authorize(reference: &Reference, pointer: &str, Place { logins, mark, options, .. }: &Place) -> String {
+    let h = format!("\"$h{mark}\"");
     let mut lines = format!(
-        r#"base={base}
-h=$(mktemp)
-challenge=$(curl -sS -o /dev/null -D - "$base/manifests/{pointer}" | tr -d '\r' | sed -n 's/^www-authenticate: */ /Ip')
+        r#"challenge=$(curl -sS{options} -o /dev/null -D - "$base{mark}/manifests/{pointer}" | tr -d '\r' | sed -n 's/^www-authenticate: */ /Ip')
 bearer=$(echo "$challenge" | sed -n 's/.* bearer / /Ip')
 realm=$(echo "$bearer" | sed -n 's/.* realm="\([^"]*\)".*/\1/p')
 service=$(echo "$bearer" | sed -n 's/.*service="\([^"]*\)".*/\1/p')
-"#,
-        base = quote(reference.endpoint().base()),
-        pointer = reference.pointer(),
+"#
     );
     let scope = format!("scope=repository:{}:pull", reference.repository());
     let token = |how: &str, header: &str| {
         format!(
-            r#"auth=$(curl {how}{header} --data-urlencode "service=$service" --data-urlencode {scope} --url "$realm" | jq -er '"Authorization: Bearer " + (.token // .access_token)')"#
+            r#"auth=$(curl {how}{options}{header} --data-urlencode "service=$service" --data-urlencode {scope} --url "$realm" | jq -er '"Authorization: Bearer " + (.token // .access_token)')"#
         )
     };
     let get = |header: &str| token("-fsSLG --proto =https,http", header);
     if logins.is_empty() {
-        let _ = write!(lines, "[ -z \"$realm\" ] || {{ {}; echo \"$auth\" > \"$h\"; }}", get(""));
+        let _ = write!(lines, "[ -z \"$realm\" ] || {{ {}; echo \"$auth\" > {h}; }}", get(""));
         return lines;
     }
     lines.push_str("i=$(mktemp)\nif [ -n \"$challenge\" ]; then\n");
     for (at, login) in logins.iter().enumerate() {
         // The first that has one counts.
-        let (open, close) = if at == 0 { ("", "") } else { ("[ -s \"$h\" ] || [ -s \"$i\" ] || {\n", "\n}") };
-        let _ = writeln!(lines, "{open}{}{close}", self::login(login));
+        let (open, close) =
+            if at == 0 { (String::new(), "") } else { (format!("[ -s {h} ] || [ -s \"$i\" ] || {{\n"), "\n}") };
+        let _ = writeln!(lines, "{open}{}{close}", self::login(login, &h));
     }
-    let post = token(
-        "-fsS --proto =https,http -d grant_type=refresh_token -d client_id=bocker-pull",
-        " --data-urlencode refresh_token@\"$i\"",
-    );
+    let form = "-fsS --proto =https,http -d grant_type=refresh_token -d client_id=bocker-pull";
+    let post = token(form, " --data-urlencode refresh_token@\"$i\"");
     let _ = write!(
         lines,
         r#"fi
 if [ -n "$realm" ]; then
   if [ -s "$i" ]; then {post}
   else {get}; fi
-  echo "$auth" > "$h"
+  echo "$auth" > {h}
 fi
 rm "$i""#,
-        get = get(" -H @\"$h\""),
+        get = get(&format!(" -H @{h}")),
     );
     lines
 }
 
-/// A login as a header in `$h`, or as an identity token in `$i`.
-fn login(login: &Login) -> String {
+/// `first`; if that fails, `next`.
+fn or_else(first: &str, next: &str) -> String {
+    format!("set +e\n( set -e\n{first} )\nok=$?\nset -e\nif [ $ok != 0 ]; then\n{next}\nfi")
+}
+
+/// A login as a header in the file `h`, or as an identity token in `$i`.
+fn login(login: &Login, h: &str) -> String {
     match login {
         Login::Kept { file, legacy, key, kept } => {
             let all = if *legacy { "." } else { ".auths" };
@@ -69,10 +159,10 @@ fn login(login: &Login) -> String {
             let key = quote(key);
             match kept.form {
                 Form::Auth => {
-                    format!(r#"jq -r --arg k {key} '"Authorization: Basic " + {all}[$k].auth' {file} > "$h""#)
+                    format!(r#"jq -r --arg k {key} '"Authorization: Basic " + {all}[$k].auth' {file} > {h}"#)
                 }
                 Form::UserAndPassword => format!(
-                    r#"jq -r --arg k {key} '"Authorization: Basic " + ({all}[$k] | "\(.username):\(.password)" | @base64)' {file} > "$h""#
+                    r#"jq -r --arg k {key} '"Authorization: Basic " + ({all}[$k] | "\(.username):\(.password)" | @base64)' {file} > {h}"#
                 ),
                 Form::IdentityToken => format!(r#"jq -j --arg k {key} '{all}[$k].identitytoken' {file} > "$i""#),
             }
@@ -82,7 +172,7 @@ fn login(login: &Login) -> String {
             format!(
                 r#"c=$(mktemp)
 printf %s {server} | PATH={path_var} {program} get > "$c" 2>/dev/null || : > "$c"
-jq -r 'select(.Username != "<token>") | "Authorization: Basic " + ("\(.Username):\(.Secret)" | @base64)' "$c" > "$h"
+jq -r 'select(.Username != "<token>") | "Authorization: Basic " + ("\(.Username):\(.Secret)" | @base64)' "$c" > {h}
 jq -j 'select(.Username == "<token>") | .Secret' "$c" > "$i"
 rm "$c""#,
                 server = quote(server),
@@ -92,52 +182,62 @@ rm "$c""#,
     }
 }
 
-/// The manifest as the file `$m`.
-pub(crate) fn ask(reference: &Reference, logins: &[Login], platform: &Platform) -> String {
+/// The manifest as the file `$m`, from the first of the places that has it.
+pub(crate) fn ask(reference: &Reference, places: &[Place], platform: &Platform) -> String {
     let entries: Vec<String> = platform
         .variants()
         .into_iter()
         .map(|variant| format!(r#"map(select((.platform.variant // "") == "{variant}"))"#))
         .collect();
     let pinned = reference.digest().map(|digest| format!("\n{}", check(&digest.hex(), "$m"))).unwrap_or_default();
-    format!(
-        r#"{open}
-accept={accept}
-m=$(mktemp)
-curl -fsSL -H @"$h" -H "$accept" -o "$m" "$base/manifests/{pointer}"{pinned}
+    let pointer = reference.pointer();
+    let one = |place: &Place| {
+        let Place { mark, options, .. } = place;
+        let get = format!("curl -fsSL{options} -H @\"$h{mark}\" -H \"$accept\" -o \"$m\" \"$base{mark}/manifests");
+        format!(
+            r#"{authorize}
+{get}/{pointer}"{pinned}
 digest=$(jq -r '[.manifests[]? | select(.platform.os == "{os}" and .platform.architecture == "{arch}")] | ({entries})[0].digest // empty' "$m")
 if [ -n "$digest" ]; then
-  curl -fsSL -H @"$h" -H "$accept" -o "$m" "$base/manifests/$digest"
+  {get}/$digest"
   echo "${{digest#sha256:}}  $m" | sha256sum --quiet -c -
 fi"#,
-        open = open(reference, logins),
-        accept = quote(format!("Accept: {}", manifest::ACCEPT.join(", "))),
-        pointer = reference.pointer(),
-        os = platform.os,
-        arch = platform.arch,
-        entries = entries.join(" + "),
-    )
+            authorize = authorize(reference, &pointer, place),
+            os = platform.os,
+            arch = platform.arch,
+            entries = entries.join(" + "),
+        )
+    };
+    let all = places.iter().map(one).rev().reduce(|next, first| or_else(&first, &next)).unwrap_or_default();
+    let accept = quote(format!("Accept: {}", manifest::ACCEPT.join(", ")));
+    format!("{}accept={accept}\nm=$(mktemp)\n{all}", open(places))
 }
 
 /// The records of the manifest in `$m`.
-pub(crate) fn records(reference: &Reference) -> String {
+pub(crate) fn records(reference: &Reference, temporary: &str) -> String {
     format!(
         r#"digest=sha256:$(sha256sum < "$m" | cut -d' ' -f1)
 printf 'image\t%s@%s\n' {name} "$digest"
 printf 'manifest\t%s\t%s\t%s\t%s\n' "$(jq -r '.mediaType // "application/vnd.oci.image.manifest.v1+json"' "$m")" "$digest" "$(wc -c < "$m")" "$(base64 -w 0 "$m")"
 jq -r '(["config"] + (.config | [.mediaType, .digest, .size])), (.layers[] | ["layer", .mediaType, .digest, .size]) | @tsv' "$m"
 echo end
-rm "$m" "$h""#,
+rm "$m"{temporary}"#,
         name = quote(reference.name()),
     )
 }
 
 /// A layout in the directory `$d`.
-pub(crate) fn layout(reference: &Reference, logins: &[Login]) -> String {
+pub(crate) fn layout(reference: &Reference, places: &[Place]) -> String {
     let (name, text) = MARKER;
+    // A mirror that is away is no reason to stop.
+    let one = |place: &Place| match authorize(reference, &reference.pointer(), place) {
+        lines if places.len() == 1 => lines,
+        lines => or_else(&lines, ":"),
+    };
     format!(
-        "{}\nd=$(mktemp -d)\nmkdir -p \"$d/blobs/sha256\"\nprintf %s {} > \"$d/{name}\"",
-        open(reference, logins),
+        "{}{}\nd=$(mktemp -d)\nmkdir -p \"$d/blobs/sha256\"\nprintf %s {} > \"$d/{name}\"",
+        open(places),
+        places.iter().map(one).collect::<Vec<_>>().join("\n"),
         quote(String::from_utf8_lossy(text).as_ref()),
     )
 }
@@ -148,22 +248,20 @@ pub(crate) fn have(bytes: &[u8], hex: &str) -> String {
     format!("printf %s {} > \"{path}\"\n{}", quote(String::from_utf8_lossy(bytes).as_ref()), check(hex, &path))
 }
 
-/// A blob from the registry.
-pub(crate) fn blob(blob: &Descriptor) -> String {
+/// A blob from the first of the places that has it.
+pub(crate) fn blob(blob: &Descriptor, bases: &Bases) -> String {
     let hex = blob.digest.hex();
     let path = format!("$d/blobs/sha256/{hex}");
-    format!(
-        "curl -fsSL -H @\"$h\" --max-filesize {} -o \"{path}\" \"$base/blobs/{}\"\n{}",
-        blob.size,
-        blob.digest,
-        check(&hex, &path)
-    )
+    let get = |(base, options): &(String, String)| {
+        format!("curl -fsSL{options} --max-filesize {} -o \"{path}\" \"{base}/blobs/{}\"", blob.size, blob.digest)
+    };
+    format!("{}\n{}", bases.iter().map(get).collect::<Vec<_>>().join(" ||\n"), check(&hex, &path))
 }
 
 /// The layout as a tar stream, `names` in this order.
-pub(crate) fn finish(index: &[u8], names: &[String]) -> String {
+pub(crate) fn finish(index: &[u8], names: &[String], temporary: &str) -> String {
     format!(
-        "printf %s {} > \"$d/index.json\"\ntar -C \"$d\" -c -b 1 --format=gnu --hard-dereference --owner=0 --group=0 --numeric-owner --mode=0644 --mtime=@0 {}\nrm -r \"$d\" \"$h\"",
+        "printf %s {} > \"$d/index.json\"\ntar -C \"$d\" -c -b 1 --format=gnu --hard-dereference --owner=0 --group=0 --numeric-owner --mode=0644 --mtime=@0 {}\nrm -r \"$d\"{temporary}",
         quote(String::from_utf8_lossy(index).as_ref()),
         names.join(" ")
     )
