@@ -241,6 +241,15 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.error(404, "manifest unknown")
         headers = [("Content-Type", json.loads(data).get("mediaType", OCI + "manifest.v1+json")),
                    ("Docker-Content-Digest", digest(data))]
+        if repo == "few-left":
+            headers += [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "3;w=21600")]
+            if name.startswith("sha256:"):
+                headers += [("Warning", '299 - "this ends soon"')]
+            else:
+                data = INDEX
+                headers[:2] = [("Content-Type", OCI + "index.v1+json")]
+        if repo == "many-left":
+            headers += [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "50;w=21600")]
         if repo == "wrong-manifest":
             return self.answer(200, DOCKER, headers[:1])
         if repo == "lying-header":

@@ -134,10 +134,14 @@ fn refer(name: &str, tag: Option<&str>, config: &Config) -> Result<Reference> {
     if plain.logical_name() != reference.logical_name() {
         let short = plain.typed().split(['@', ':']).next().unwrap_or_default();
         let file = config.short.full(short).map(|(_, file)| format!(" ({})", file.display())).unwrap_or_default();
-        let line = format!("bocker-pull: {short} is {} here{file}\n", reference.logical_name());
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        remark(format!("{short} is {} here{file}", reference.logical_name()));
     }
     Ok(reference)
+}
+
+/// One line on stderr that is no error.
+pub(crate) fn remark(line: String) {
+    let _ = std::io::stderr().write_all(format!("bocker-pull: {}\n", bocker_common::diag::printable(&line)).as_bytes());
 }
 
 fn print(bytes: &[u8]) -> Result<()> {

@@ -2,14 +2,15 @@
 //! be tried again.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bocker_common::{Error, Result};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WARNING,
+    WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -150,6 +151,7 @@ pub(crate) struct Registry {
     /// `Authorization`, sent to the registry's own origin and nowhere else.
     authorization: RefCell<Option<Rc<str>>>,
     known: OnceCell<Known>,
+    remarks: RefCell<HashSet<String>>,
 }
 
 /// What a client is for.
@@ -207,6 +209,7 @@ impl Registry {
             clients: RefCell::default(),
             authorization: RefCell::new(None),
             known: OnceCell::new(),
+            remarks: RefCell::default(),
         }
     }
 
@@ -214,6 +217,7 @@ impl Registry {
     pub(crate) async fn manifest(&self, url: &Url, accept: &str, most: u64) -> Result<Answer, Failure> {
         retry(async || {
             let response = self.get(url, accept, None).await?;
+            self.remark(response.headers());
             let content_type = text(response.headers(), CONTENT_TYPE);
             let promised = text(response.headers(), "docker-content-digest");
             let bytes = self.body(response, most).await?;
@@ -226,6 +230,18 @@ impl Registry {
             }
         })
         .await
+    }
+
+    /// Says once what a registry wants people to know: its warnings, and that few pulls are left.
+    fn remark(&self, headers: &HeaderMap) {
+        let warnings = headers.get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?));
+        let number = |name| text(headers, name);
+        let left = number("ratelimit-limit").zip(number("ratelimit-remaining"));
+        for words in warnings.chain(left.and_then(|(limit, left)| few_left(&limit, &left))) {
+            if self.remarks.borrow_mut().insert(words.clone()) {
+                crate::remark(format!("{}: {words}", self.here().registry));
+            }
+        }
     }
 
     /// The bytes of a blob from `from` to the end of its `size`, and where in the blob they start.
@@ -571,6 +587,27 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+/// The text of a warning that is meant for people: `299 - "text"` (distribution-spec).
+fn warning(value: &str) -> Option<String> {
+    let quoted = value.strip_prefix("299 - \"")?.strip_suffix('"')?;
+    Some(quoted.replace("\\\"", "\"").chars().take(300).collect())
+}
+
+/// What to say if less than a tenth of the pulls is left: `100;w=21600` and `9;w=21600`.
+fn few_left(limit: &str, left: &str) -> Option<String> {
+    let parts = |text: &str| {
+        let (number, window) = text.split_once(";w=").map_or((text, None), |(number, window)| (number, Some(window)));
+        Some((number.trim().parse::<u64>().ok()?, window.and_then(|window| window.trim().parse::<u64>().ok())))
+    };
+    let ((limit, _), (left, window)) = (parts(limit)?, parts(left)?);
+    let window = match window {
+        Some(seconds) if seconds >= 3600 => format!(" in {} h", seconds.div_ceil(3600)),
+        Some(seconds) => format!(" in {} min", seconds.div_ceil(60)),
+        None => String::new(),
+    };
+    (left < limit.div_ceil(10)).then(|| format!("{left} of {limit} pulls{window} are left"))
+}
+
 /// A header's value if it is there once and is text.
 fn text(headers: &HeaderMap, name: impl reqwest::header::AsHeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
@@ -612,6 +649,28 @@ mod tests {
         assert_eq!(status(429, Some(3)).pause(1), Some(Duration::from_secs(3)));
         assert_eq!(status(429, Some(3600)).pause(1), None, "an hour is not worth waiting for");
         assert!(Failure::Refused(String::new()).pause(1).is_none());
+    }
+
+    #[test]
+    fn says_when_few_pulls_are_left() {
+        let said = |limit, left| few_left(limit, left).unwrap_or_default();
+        assert_eq!(said("100;w=21600", "9;w=21600"), "9 of 100 pulls in 6 h are left");
+        assert_eq!(said("200", "0"), "0 of 200 pulls are left");
+        assert_eq!(said("5;w=60", "0;w=60"), "0 of 5 pulls in 1 min are left");
+        for (limit, left) in
+            [("100;w=21600", "10;w=21600"), ("", ""), ("0", "0"), ("x", "1"), ("100", "-1"), ("9", "9")]
+        {
+            assert_eq!(said(limit, left), "", "{limit} {left}");
+        }
+        assert_eq!(warning(r#"299 - "old \"x\"""#).as_deref(), Some("old \"x\""));
+        for other in ["", "299 -", "199 - \"x\"", "299 - \"", "299 - x"] {
+            assert_eq!(warning(other), None, "{other}");
+        }
+        let mut noise = crate::testing::Noise::new(41);
+        for _ in 0..5_000 {
+            let _ = few_left(&noise.text("0129;w= é", 24), &noise.text("0129;w= ", 24));
+            let _ = warning(&noise.text("299 -\"\\é", 12));
+        }
     }
 
     #[test]

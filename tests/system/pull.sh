@@ -210,6 +210,12 @@ test_pull_status_codes() {
   pulls "$evil/503-twice"
   is "$(grep -c /503-twice/manifests/latest requests)" 3
   pulls "$evil/reset-once"
+  # What a registry wants known is said once: an index and a manifest say the same.
+  pulls "$evil/many-left"
+  pull --platform linux/amd64 "$evil/few-left" 2>err
+  is "$(cat err)" "bocker-pull: $evil: 3 of 100 pulls in 6 h are left
+bocker-pull: $evil: this ends soon"
+  whole image.tar few-left
   refuses "." "$evil/reset"
 }
 
