@@ -103,6 +103,8 @@ BIG = digest(LAYERS[1])
 
 class Registry(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two packets: do not wait 40 ms between them.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -211,6 +213,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.hang()
         if repo == "redirect-loop":
             return self.answer(307, b"", [("Location", self.path)])
+        if parts[-2:] == ["tags", "list"]:
+            return self.tags("/".join(parts[2:-2]), urllib.parse.parse_qs(query))
         if kind == "manifests":
             return self.manifest(repo, name)
         return self.blob(repo, name)
@@ -232,6 +236,24 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.error(400, "bad query " + query)
         key = "access_token" if repo == "expires" else "token"
         return self.answer(200, json.dumps({key: f"secret-{repo}"}).encode(), [("Content-Type", "application/json")])
+
+    def tags(self, repo, query):
+        """2500 tags in pages of at most 1000, or what the repository's name says."""
+        tags = [f"t{n:04}" for n in range(2500)]
+        last, most = query.get("last", [""])[0], int(query["n"][0])
+        page = [tag for tag in tags if tag > last][:most]
+        target = f"/v2/{repo}/tags/list?last={page[-1]}&n={most}" if page and page[-1] != tags[-1] else ""
+        if repo == "tags-endless":
+            target = f"/v2/{repo}/tags/list?last=a&n={self.times(repo) + 1}"
+            page = []
+        if repo == "tags-elsewhere":
+            target = f"http://{OTHER}/v2/{repo}/tags/list?n=1"
+        if repo == "tags-lines":
+            page = ["a\nb"]
+        body = {"name": repo, "tags": page if repo != "tags-none" else None}
+        if repo == "tags-none":
+            target = ""
+        return self.answer(200, json.dumps(body).encode(), [("Link", f'<{target}>; rel="next"')] if target else [])
 
     def manifest(self, repo, name):
         if repo == "html":

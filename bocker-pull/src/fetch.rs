@@ -1,25 +1,20 @@
 //! `bocker-pull fetch`: from records to an OCI layout, each blob verified as it passes.
 
 use std::fs::File;
-use std::time::Instant;
 
 use bocker_common::say::{Act, Explain, Said, tell};
 use bocker_common::{Error, Result};
-use reqwest::{Response, Url};
-use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, Want};
 use crate::digest::{Descriptor, Digest};
+use crate::download::{Sources, Transfer};
 use crate::layout::{Layout, MARKER};
 use crate::manifest;
+use crate::progress::Progress;
 use crate::record::Image;
 use crate::reference::Reference;
-use crate::registry::{Failure, Patience, Registry, after_mirrors, block_on};
-use crate::shell::{Bases, Place};
-use crate::{progress, shell};
-
-/// A blob must bring this much in each period of patience.
-const LEAST: u64 = 16 << 10;
+use crate::registry::block_on;
+use crate::shell::{self, Bases, Place};
 
 /// What `bocker-pull fetch` does.
 #[derive(Debug)]
@@ -103,15 +98,13 @@ fn path(digest: &Digest) -> String {
 pub(crate) fn run(
     image: &Image,
     layout: &mut Layout<File>,
-    quiet: bool,
+    progress: &Progress,
     config: &Config,
     explain: Explain,
 ) -> Result<()> {
     let endpoints = config.endpoints(&image.reference, Want::Blobs)?;
     let plan = plan(image, shell::places(&endpoints, config, explain)?);
-    let patience = Patience::from_env();
-    let registries = endpoints.into_iter().map(|it| Registry::new(it, config.places.clone(), patience)).collect();
-    let mut source = Source { registries, quiet };
+    let mut source = Source { sources: Sources::new(endpoints, config), progress };
     block_on(async {
         for step in plan {
             tell(&step, explain)?;
@@ -123,7 +116,7 @@ pub(crate) fn run(
     })
 }
 
-async fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> Result<()> {
+async fn apply(step: &Step, source: &mut Source<'_>, layout: &mut Layout<File>) -> Result<()> {
     match step {
         Step::Start(..) => layout.file(MARKER.0, MARKER.1),
         Step::Manifest(bytes) => layout.file(&path(&Digest::of(bytes)), bytes),
@@ -150,138 +143,26 @@ async fn apply(step: &Step, source: &mut Source, layout: &mut Layout<File>) -> R
     }
 }
 
-/// Where blobs come from.
-struct Source {
-    /// Mirrors first, the registry itself last. One that does not answer is not asked again.
-    registries: Vec<Registry>,
-    quiet: bool,
+/// Where blobs come from, and who is told how far they are.
+struct Source<'a> {
+    sources: Sources,
+    progress: &'a Progress,
 }
 
-/// How far a blob has come.
-struct Progress {
-    hasher: Sha256,
-    got: u64,
-    bar: indicatif::ProgressBar,
-}
-
-/// What ends one stretch of a blob: the network, or somebody else with a line of their own.
-enum Stop {
-    Network(Failure),
-    Other(Error),
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Network(failure)
-    }
-}
-
-impl Source {
+impl Source<'_> {
     /// Hands the blob's bytes to `sink` piece by piece. They are right if this returns without error, and not before.
-    async fn blob(&mut self, blob: &Descriptor, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut progress = Progress { hasher: Sha256::new(), got: 0, bar: progress::bar(blob, self.quiet) };
-        let mut before: Vec<Error> = Vec::new();
-        let mut at = 0;
-        while let Some(registry) = self.registries.get(at) {
-            let url = registry.url(&format!("blobs/{}", blob.digest)).await?;
-            match self.whole(registry, &url, blob, &mut progress, &mut sink).await {
-                Ok(()) => {
-                    progress.bar.finish();
-                    let digest = Digest::from_hasher(progress.hasher);
-                    if digest != blob.digest {
-                        return Err(Error::new("get", url, format!("what came is {digest}")));
-                    }
-                    return Ok(());
-                }
-                Err(Stop::Other(error)) => return Err(error),
-                Err(Stop::Network(failure)) => {
-                    let gone = matches!(failure, Failure::Broken { .. }) && at + 1 < self.registries.len();
-                    before.push(failure.at(&url));
-                    if gone { drop(self.registries.remove(at)) } else { at += 1 }
-                }
-            }
-        }
-        progress.bar.abandon();
-        let last = before.pop().unwrap_or_else(|| Error::plain("there is nowhere to ask"));
-        Err(after_mirrors(last, &before))
-    }
-
-    /// What is missing of the blob, from one registry, in as many stretches as it takes.
-    async fn whole(
-        &self,
-        registry: &Registry,
-        url: &Url,
-        blob: &Descriptor,
-        progress: &mut Progress,
-        sink: &mut impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<(), Stop> {
-        let mut tries = 1;
-        while let Err(stop) = self.stretch(registry, url, blob, progress, sink).await {
-            let Stop::Network(failure) = stop else { return Err(stop) };
-            match failure.pause(tries) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(failure.into()),
-            }
-            tries += 1;
-        }
-        Ok(())
-    }
-
-    /// One request's part of the blob: all of it, or what is missing after a connection broke.
-    async fn stretch(
-        &self,
-        registry: &Registry,
-        url: &Url,
-        blob: &Descriptor,
-        progress: &mut Progress,
-        sink: &mut impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<(), Stop> {
-        let wrong_size =
-            |got: u64| Failure::Refused(format!("it has {got} bytes or more, where the manifest says {}", blob.size));
-        let (mut response, start): (Response, u64) = registry.blob(url, progress.got, blob.size).await?;
-        if let Some(length) = response.content_length() {
-            if length != blob.size - start {
-                return Err(Failure::Refused(format!(
-                    "{length} bytes are announced, where the manifest says {}",
-                    blob.size - start
-                ))
-                .into());
-            }
-        }
-        // A registry that knows no ranges starts again: skip what we have.
-        let mut skip = progress.got - start;
-        let mut at = start;
-        let mut period = (Instant::now(), at);
-        let ends = |got: u64, why: &str| Failure::broken(format!("it ends after {got} of {} bytes{why}", blob.size));
-        loop {
-            let piece = match registry.chunk(&mut response).await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(Failure::Broken { reason, passing: true }) => return Err(ends(at, &format!(": {reason}")).into()),
-                Err(failure) => return Err(failure.into()),
-            };
-            let piece = piece.as_ref();
-            at += piece.len() as u64;
-            if at > blob.size {
-                return Err(wrong_size(at).into());
-            }
-            let known = skip.min(piece.len() as u64);
-            skip -= known;
-            let fresh = piece.get(known as usize..).unwrap_or_default();
-            progress.hasher.update(fresh);
-            progress.got += fresh.len() as u64;
-            progress.bar.set_position(progress.got);
-            sink(fresh).map_err(Stop::Other)?;
-            if period.0.elapsed() > registry.patience().idle {
-                if at - period.1 < LEAST && at < blob.size {
-                    return Err(registry.too_slow().into());
-                }
-                period = (Instant::now(), at);
-            }
-        }
-        if progress.got < blob.size {
-            return Err(ends(progress.got, "").into());
-        }
+    async fn blob(&self, blob: &Descriptor, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut transfer = Transfer::of(blob);
+        let mut bar = self.progress.begin(blob);
+        let url = self
+            .sources
+            .blob(&mut transfer, &mut async |piece: &[u8], transfer: &Transfer| {
+                bar.at(transfer.got);
+                sink(piece)
+            })
+            .await?;
+        transfer.verify().map_err(|other| Error::new("get", url, format!("what came is {other}")))?;
+        bar.finish();
         Ok(())
     }
 }

@@ -248,7 +248,7 @@ fn is_component(part: &str) -> bool {
 }
 
 /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
-fn check_tag(tag: &str) -> Result<(), String> {
+pub(crate) fn check_tag(tag: &str) -> Result<(), String> {
     if tag.len() > TAG_MAX {
         return Err(format!("its tag is longer than {TAG_MAX} bytes"));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bocker_common::{Error, Result};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WARNING,
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LINK, LOCATION, RANGE, RETRY_AFTER, WARNING,
     WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, Url};
@@ -187,17 +187,6 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
     result
 }
 
-/// A registry's own failure, and that its mirrors had failed before.
-pub(crate) fn after_mirrors(error: Error, mirrors: &[Error]) -> Error {
-    match mirrors {
-        [] => error,
-        mirrors => error.hint(format!(
-            "before that, its mirrors: {}",
-            mirrors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        )),
-    }
-}
-
 impl Registry {
     /// The repository at `endpoint`, with the logins of `places`. Nothing is sent or read yet.
     pub(crate) fn new(endpoint: Endpoint, places: Places, patience: Patience) -> Self {
@@ -244,10 +233,27 @@ impl Registry {
         }
     }
 
+    /// One page of a listing, and the next one.
+    pub(crate) async fn page(&self, url: &Url, most: u64) -> Result<(Vec<u8>, Option<Url>), Failure> {
+        retry(async || {
+            let response = self.get(url, "application/json", None).await?;
+            let links: Vec<String> =
+                response.headers().get_all(LINK).iter().filter_map(|value| Some(value.to_str().ok()?.into())).collect();
+            let next = links.iter().find_map(|links| next_link(links)).map(|target| url.join(&target));
+            let next = next.transpose().map_err(|_| Failure::Refused("its next page is no URL".into()))?;
+            if next.as_ref().is_some_and(|next| !origin::same(next, url)) {
+                return Err(Failure::Refused("its next page is elsewhere".into()));
+            }
+            Ok((self.body(response, most).await?, next))
+        })
+        .await
+    }
+
     /// The bytes of a blob from `from` to the end of its `size`, and where in the blob they start.
-    pub(crate) async fn blob(&self, url: &Url, from: u64, size: u64) -> Result<(Response, u64), Failure> {
+    pub(crate) async fn blob(&self, url: &Url, from: u64, size: Option<u64>) -> Result<(Response, u64), Failure> {
         // Closed ranges only: some stores answer an open one with 200 and everything.
-        let range = (from > 0).then(|| format!("bytes={from}-{}", size.saturating_sub(1)));
+        let end = size.filter(|_| from > 0);
+        let range = end.map(|size| format!("bytes={from}-{}", size.saturating_sub(1)));
         let response = self.get(url, "*/*", range.as_deref()).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -587,6 +593,25 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+/// The target of the link to the next page: `<…>; rel="next"`, one of several (RFC 8288).
+fn next_link(links: &str) -> Option<String> {
+    let mut rest = links;
+    loop {
+        let (_, after) = rest.split_once('<')?;
+        let (target, after) = after.split_once('>')?;
+        let (parameters, next) = after.split_once(",").unwrap_or((after, ""));
+        let is_next = |word: &str| {
+            word.split_once('=').is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
+            })
+        };
+        if parameters.split(';').any(is_next) {
+            return Some(target.to_owned());
+        }
+        rest = next;
+    }
+}
+
 /// The text of a warning that is meant for people: `299 - "text"` (distribution-spec).
 fn warning(value: &str) -> Option<String> {
     let quoted = value.strip_prefix("299 - \"")?.strip_suffix('"')?;
@@ -649,6 +674,25 @@ mod tests {
         assert_eq!(status(429, Some(3)).pause(1), Some(Duration::from_secs(3)));
         assert_eq!(status(429, Some(3600)).pause(1), None, "an hour is not worth waiting for");
         assert!(Failure::Refused(String::new()).pause(1).is_none());
+    }
+
+    #[test]
+    fn finds_the_next_page() {
+        for (links, next) in [
+            (r#"</v2/a/tags/list?last=x&n=2>; rel="next""#, Some("/v2/a/tags/list?last=x&n=2")),
+            ("<a>; rel=prev, <b>; title=x; REL=Next", Some("b")),
+            ("<a>;rel=\"next\";x=y", Some("a")),
+            ("<a>", None),
+            ("<a>; rel=nextone", None),
+            ("<a; rel=next", None),
+            ("", None),
+        ] {
+            assert_eq!(next_link(links).as_deref(), next, "{links}");
+        }
+        let mut noise = crate::testing::Noise::new(47);
+        for _ in 0..10_000 {
+            let _ = next_link(&noise.text("<a>;, rel=\"next\"é", 40));
+        }
     }
 
     #[test]

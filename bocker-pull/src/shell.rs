@@ -7,7 +7,7 @@ use bocker_common::say::{Explain, quote};
 
 use crate::auth::{Form, Login};
 use crate::config::Config;
-use crate::digest::Descriptor;
+use crate::digest::{Descriptor, Digest};
 use crate::endpoint::Endpoint;
 use crate::layout::MARKER;
 use crate::manifest;
@@ -145,6 +145,15 @@ rm "$i""#,
     lines
 }
 
+/// The headers for all places: a mirror that is away is no reason to stop.
+fn authorize_all(reference: &Reference, places: &[Place]) -> String {
+    let one = |place: &Place| match authorize(reference, &reference.pointer(), place) {
+        lines if places.len() == 1 => lines,
+        lines => or_else(&lines, ":"),
+    };
+    places.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
 /// `first`; if that fails, `next`.
 fn or_else(first: &str, next: &str) -> String {
     format!("set +e\n( set -e\n{first} )\nok=$?\nset -e\nif [ $ok != 0 ]; then\n{next}\nfi")
@@ -183,34 +192,99 @@ rm "$c""#,
 }
 
 /// The manifest as the file `$m`, from the first of the places that has it.
-pub(crate) fn ask(reference: &Reference, places: &[Place], platform: &Platform) -> String {
-    let entries: Vec<String> = platform
-        .variants()
-        .into_iter()
-        .map(|variant| format!(r#"map(select((.platform.variant // "") == "{variant}"))"#))
-        .collect();
+///
+/// With a platform, the image for it; else whatever the name stands for.
+pub(crate) fn ask(reference: &Reference, places: &[Place], platform: Option<&Platform>) -> String {
     let pinned = reference.digest().map(|digest| format!("\n{}", check(&digest.hex(), "$m"))).unwrap_or_default();
     let pointer = reference.pointer();
     let one = |place: &Place| {
         let Place { mark, options, .. } = place;
         let get = format!("curl -fsSL{options} -H @\"$h{mark}\" -H \"$accept\" -o \"$m\" \"$base{mark}/manifests");
-        format!(
-            r#"{authorize}
-{get}/{pointer}"{pinned}
-digest=$(jq -r '[.manifests[]? | select(.platform.os == "{os}" and .platform.architecture == "{arch}")] | ({entries})[0].digest // empty' "$m")
-if [ -n "$digest" ]; then
-  {get}/$digest"
-  echo "${{digest#sha256:}}  $m" | sha256sum --quiet -c -
-fi"#,
-            authorize = authorize(reference, &pointer, place),
-            os = platform.os,
-            arch = platform.arch,
-            entries = entries.join(" + "),
-        )
+        let authorize = authorize(reference, &pointer, place);
+        let choose = platform.map(|platform| choose(platform, &get)).unwrap_or_default();
+        format!("{authorize}\n{get}/{pointer}\"{pinned}{choose}")
     };
     let all = places.iter().map(one).rev().reduce(|next, first| or_else(&first, &next)).unwrap_or_default();
     let accept = quote(format!("Accept: {}", manifest::ACCEPT.join(", ")));
     format!("{}accept={accept}\nm=$(mktemp)\n{all}", open(places))
+}
+
+/// If `$m` is an index, the platform's manifest instead.
+fn choose(platform: &Platform, get: &str) -> String {
+    let entries: Vec<String> = platform
+        .variants()
+        .into_iter()
+        .map(|variant| format!(r#"map(select((.platform.variant // "") == "{variant}"))"#))
+        .collect();
+    format!(
+        r#"
+for depth in 1 2; do
+  digest=$(jq -r '[.manifests[]? | select(.platform.os == "{os}" and .platform.architecture == "{arch}")] | ({entries})[0].digest // empty' "$m")
+  [ -n "$digest" ] || break
+  {get}/$digest"
+  echo "${{digest#sha256:}}  $m" | sha256sum --quiet -c -
+done"#,
+        os = platform.os,
+        arch = platform.arch,
+        entries = entries.join(" + "),
+    )
+}
+
+/// What the name stands for, after [`ask`].
+pub(crate) fn digest(reference: &Reference, places: &[Place], platform: Option<&Platform>) -> String {
+    format!(
+        "{}\necho {}@sha256:\"$(sha256sum < \"$m\" | cut -d' ' -f1)\"\nrm \"$m\"{}",
+        ask(reference, places, platform),
+        quote(reference.logical_name()),
+        temporary(places)
+    )
+}
+
+/// The configuration of the image whose manifest is `$m`.
+pub(crate) fn config(bases: &Bases, temporary: &str) -> String {
+    let get = |(base, options): &(String, String)| format!("curl -fsSL{options} -o \"$c\" \"{base}/blobs/$digest\"");
+    format!(
+        r#"digest=$(jq -r .config.digest "$m")
+c=$(mktemp)
+{}
+echo "${{digest#sha256:}}  $c" | sha256sum --quiet -c -
+cat "$c"
+rm "$c" "$m"{temporary}"#,
+        bases.iter().map(get).collect::<Vec<_>>().join(" ||\n")
+    )
+}
+
+/// One blob to stdout, from the first of the places that has it.
+pub(crate) fn one_blob(reference: &Reference, digest: Digest, places: &[Place]) -> String {
+    let get = |(base, options): (String, String)| format!("curl -fsSL{options} -o \"$b\" \"{base}/blobs/{digest}\"");
+    format!(
+        "{}{}\nb=$(mktemp)\n{}\n{}\ncat \"$b\"\nrm \"$b\"{}",
+        open(places),
+        authorize_all(reference, places),
+        bases(places).into_iter().map(get).collect::<Vec<_>>().join(" ||\n"),
+        check(&digest.hex(), "$b"),
+        temporary(places)
+    )
+}
+
+/// The tags, page by page, from the first of the places that has them.
+pub(crate) fn tags(reference: &Reference, places: &[Place]) -> String {
+    let one = |place: &Place| {
+        let Place { mark, options, .. } = place;
+        format!(
+            r#"{authorize}
+page=$base{mark}/tags/list?n=1000
+while [ -n "$page" ]; do
+  curl -fsSL{options} -H @"$h{mark}" -D "$l" -o "$t" "$page"
+  jq -r '.tags[]?' "$t"
+  next=$(tr -d '\r' < "$l" | sed -n 's/^link:.*<\([^>]*\)>; *rel="*next.*/\1/Ip')
+  case $next in /*) page=${{base{mark}%%/v2/*}}$next ;; *) page=$next ;; esac
+done"#,
+            authorize = authorize(reference, &reference.pointer(), place),
+        )
+    };
+    let all = places.iter().map(one).rev().reduce(|next, first| or_else(&first, &next)).unwrap_or_default();
+    format!("{}t=$(mktemp)\nl=$(mktemp)\n{all}\nrm \"$t\" \"$l\"{}", open(places), temporary(places))
 }
 
 /// The records of the manifest in `$m`.
@@ -229,15 +303,10 @@ rm "$m"{temporary}"#,
 /// A layout in the directory `$d`.
 pub(crate) fn layout(reference: &Reference, places: &[Place]) -> String {
     let (name, text) = MARKER;
-    // A mirror that is away is no reason to stop.
-    let one = |place: &Place| match authorize(reference, &reference.pointer(), place) {
-        lines if places.len() == 1 => lines,
-        lines => or_else(&lines, ":"),
-    };
     format!(
         "{}{}\nd=$(mktemp -d)\nmkdir -p \"$d/blobs/sha256\"\nprintf %s {} > \"$d/{name}\"",
         open(places),
-        places.iter().map(one).collect::<Vec<_>>().join("\n"),
+        authorize_all(reference, places),
         quote(String::from_utf8_lossy(text).as_ref()),
     )
 }
