@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """A registry that misbehaves as the repository's name says. Python's standard library only.
 
-usage: evil-registry.py ADDRESS PORT LOG [OTHER] [CERTIFICATE KEY]
+usage: evil-registry.py ADDRESS PORT LOG [OTHER] [CERTIFICATE KEY [AUTHORITY]]
 
 LOG gets a line for each request: METHOD PATH auth=… range=…. OTHER (host:port) is where it points
 when it is to point elsewhere. The repository `good` is honest; `good/2` is one with two equal layers.
-Prints "ready" once it listens.
+With AUTHORITY, whoever asks has to have a certificate of that. Prints "ready" once it listens.
 """
+import base64
 import gzip
 import hashlib
 import http.server
@@ -22,7 +23,11 @@ import urllib.parse
 ADDRESS, PORT, LOG = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 OTHER = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1:9"
 TLS = sys.argv[5:7]
+AUTHORITY = sys.argv[7:8]
 SCHEME = "https" if TLS else "http"
+# The login of the repositories login*, and the identity token of login-identity.
+LOGIN = "Basic " + base64.b64encode(b"user:secret").decode()
+IDENTITY = "identity/secret+x="
 OCI = "application/vnd.oci.image."
 counts = {}
 lock = threading.Lock()
@@ -77,20 +82,29 @@ NESTED = index_of(platform(INDEX, "amd64", "index.v1+json"))
 NO_PLATFORM = index_of(platform(ATTESTATION, "unknown"), platform(MANIFEST, "s390x"))
 DOCKER = MANIFEST.replace(b"application/vnd.oci.image.manifest.v1+json", b"application/vnd.docker.distribution.manifest.v2+json")
 SCHEMA1 = b'{"schemaVersion":1,"name":"a","tag":"b","fsLayers":[{"blobSum":"sha256:00"}],"history":[]}'
+ZSTD = manifest_of().replace(b"tar+gzip", b"tar+zstd")
+ARTIFACT = manifest_of(artifactType="text/x-recipe").replace(b"vnd.oci.image.config.v1", b"vnd.oci.empty.v1")
+PROVENANCE = manifest_of().replace(b"vnd.oci.image.layer.v1.tar+gzip", b"vnd.in-toto+json")
+SHA512 = manifest_of().replace(digest(LAYERS[1]).encode(), b"sha512:" + b"0" * 128)
+SIGNED = index_of(descriptor("manifest.v1+json", ARTIFACT, artifactType="text/x-recipe"), platform(MANIFEST, "amd64"))
 CHART = manifest_of().replace(b"vnd.oci.image.config.v1", b"vnd.cncf.helm.config.v1")
 BOTH = manifest_of(manifests=[])
 FEWER = manifest_of(layers=LAYERS[:1])
 HOSTILE = manifest_of().replace(b"+gzip", b"\\nend\\n")
 # Repository: what its tag names, where that is not MANIFEST.
-TAGS = {"index": INDEX, "nested": NESTED, "no-platform": NO_PLATFORM, "docker": DOCKER, "schema1": SCHEMA1, "chart": CHART,
+TAGS = {"index": INDEX, "nested": NESTED, "no-platform": NO_PLATFORM, "docker": DOCKER, "schema1": SCHEMA1, "zstd": ZSTD,
+        "artifact": ARTIFACT, "attestation": PROVENANCE, "sha512": SHA512, "signed": SIGNED, "chart": CHART,
         "both": BOTH, "good/2": TWICE, "fewer-layers": FEWER, "record-in-type": HOSTILE}
-MANIFESTS = {digest(data): data for data in (MANIFEST, INDEX, NESTED, NO_PLATFORM, DOCKER, TWICE, FEWER, ATTESTATION)}
+MANIFESTS = {digest(data): data for data in (MANIFEST, INDEX, NESTED, NO_PLATFORM, DOCKER, TWICE, FEWER, ATTESTATION,
+                                             ZSTD, SIGNED)}
 BLOBS = {digest(data): data for data in (CONFIG, CONFIG2, *LAYERS)}
 BIG = digest(LAYERS[1])
 
 
 class Registry(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two packets: do not wait 40 ms between them.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -135,6 +149,20 @@ class Registry(http.server.BaseHTTPRequestHandler):
         self.error(401, "authentication required",
                    [("WWW-Authenticate", f'Basic realm="x", Bearer realm="{realm}",service="evil",scope="repository:other:push"')])
 
+    def do_POST(self):
+        """Only the token server of login-identity: an identity token for a token."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        with lock, open(LOG, "a") as log:
+            log.write(f"POST {self.path} auth={self.headers.get('Authorization', '-')} body={body}\n")
+        repo = self.path.partition("?")[0].removeprefix("/token/")
+        if repo == "login-identity-away":
+            return self.answer(307, b"", [("Location", f"https://{OTHER}/token/{repo}")])
+        if urllib.parse.parse_qs(body) != {
+                "grant_type": ["refresh_token"], "service": ["evil"], "client_id": ["bocker-pull"],
+                "scope": [f"repository:{repo}:pull"], "refresh_token": [IDENTITY]}:
+            return self.error(401, "bad form")
+        return self.answer(200, json.dumps({"access_token": f"secret-{repo}"}).encode())
+
     def do_GET(self):
         auth = self.headers.get("Authorization", "-")
         with lock, open(LOG, "a") as log:
@@ -155,7 +183,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
         repo, kind, name = "/".join(parts[2:-2]), parts[-2], parts[-1]
 
         # Who may ask
-        if repo in ("bearer", "bearer-cdn", "expires", "token-denied", "token-junk", "token-endless", "token-404") and (
+        if repo in ("login", "login-cdn") and auth != LOGIN:
+            return self.error(401, "who?", [("WWW-Authenticate", 'Basic realm="x"')])
+        if repo in ("login-token", "login-identity", "login-identity-away", "login-away", "bearer", "bearer-cdn", "expires", "token-denied", "token-junk", "token-endless", "token-404") and (
                 auth != f"Bearer secret-{repo}" or repo == "expires" and self.times(repo, auth) % 3 == 0):
             return self.challenge(f"{here}/token/{repo}?a=b")
         if repo == "bearer-foreign":
@@ -183,11 +213,17 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.hang()
         if repo == "redirect-loop":
             return self.answer(307, b"", [("Location", self.path)])
+        if parts[-2:] == ["tags", "list"]:
+            return self.tags("/".join(parts[2:-2]), urllib.parse.parse_qs(query))
         if kind == "manifests":
             return self.manifest(repo, name)
         return self.blob(repo, name)
 
     def token(self, repo, query):
+        if repo == "login-away":
+            return self.answer(302, b"", [("Location", f"https://{OTHER}/token/{repo}?{query}")])
+        if repo == "login-token" and self.headers.get("Authorization") != LOGIN:
+            return self.error(401, "wrong password")
         if repo == "token-denied":
             return self.error(403, "denied")
         if repo == "token-404":
@@ -201,6 +237,24 @@ class Registry(http.server.BaseHTTPRequestHandler):
         key = "access_token" if repo == "expires" else "token"
         return self.answer(200, json.dumps({key: f"secret-{repo}"}).encode(), [("Content-Type", "application/json")])
 
+    def tags(self, repo, query):
+        """2500 tags in pages of at most 1000, or what the repository's name says."""
+        tags = [f"t{n:04}" for n in range(2500)]
+        last, most = query.get("last", [""])[0], int(query["n"][0])
+        page = [tag for tag in tags if tag > last][:most]
+        target = f"/v2/{repo}/tags/list?last={page[-1]}&n={most}" if page and page[-1] != tags[-1] else ""
+        if repo == "tags-endless":
+            target = f"/v2/{repo}/tags/list?last=a&n={self.times(repo) + 1}"
+            page = []
+        if repo == "tags-elsewhere":
+            target = f"http://{OTHER}/v2/{repo}/tags/list?n=1"
+        if repo == "tags-lines":
+            page = ["a\nb"]
+        body = {"name": repo, "tags": page if repo != "tags-none" else None}
+        if repo == "tags-none":
+            target = ""
+        return self.answer(200, json.dumps(body).encode(), [("Link", f'<{target}>; rel="next"')] if target else [])
+
     def manifest(self, repo, name):
         if repo == "html":
             return self.answer(200, b"<html>Please log in</html>", [("Content-Type", "text/html; charset=utf-8")])
@@ -209,6 +263,15 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.error(404, "manifest unknown")
         headers = [("Content-Type", json.loads(data).get("mediaType", OCI + "manifest.v1+json")),
                    ("Docker-Content-Digest", digest(data))]
+        if repo == "few-left":
+            headers += [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "3;w=21600")]
+            if name.startswith("sha256:"):
+                headers += [("Warning", '299 - "this ends soon"')]
+            else:
+                data = INDEX
+                headers[:2] = [("Content-Type", OCI + "index.v1+json")]
+        if repo == "many-left":
+            headers += [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "50;w=21600")]
         if repo == "wrong-manifest":
             return self.answer(200, DOCKER, headers[:1])
         if repo == "lying-header":
@@ -245,7 +308,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.error(404, "blob unknown")
         if repo == "redirect":
             return self.answer(307, b"", [("Location", f"/cdn/{name}")])
-        if repo in ("redirect-cdn", "bearer-cdn"):
+        if repo in ("redirect-cdn", "bearer-cdn", "login-cdn"):
             return self.answer(307, b"", [("Location", f"https://{OTHER}/cdn/{name}")])
         if repo == "wrong-config" and name == digest(CONFIG):
             return self.answer(200, data.replace(b"linux", b"xunil"))
@@ -299,6 +362,9 @@ server.daemon_threads = True
 if TLS:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*TLS)
+    for path in AUTHORITY:
+        context.load_verify_locations(path)
+        context.verify_mode = ssl.CERT_REQUIRED
     server.socket = context.wrap_socket(server.socket, server_side=True)
 print("ready", flush=True)
 server.serve_forever()

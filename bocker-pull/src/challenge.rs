@@ -1,4 +1,4 @@
-//! `WWW-Authenticate` (RFC 9110, section 11.6.1): where a registry's tokens come from.
+//! `WWW-Authenticate` (RFC 9110, section 11.6.1): how a registry wants to know who asks.
 
 /// The parts of a `Bearer` challenge that a token request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,48 +9,65 @@ pub struct Bearer {
     pub service: Option<String>,
 }
 
+/// How a registry wants to know who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// A token from the token server.
+    Bearer(Bearer),
+    /// User and password in each request.
+    Basic,
+}
+
+/// What several headers' values ask for. A token goes before a password, which would be sent again and again.
+pub fn choose(values: &[&str]) -> Option<Challenge> {
+    let bearer = values.iter().find_map(|value| bearer(value)).map(Challenge::Bearer);
+    bearer.or_else(|| values.iter().any(|value| each(value).0).then_some(Challenge::Basic))
+}
+
 /// The first `Bearer` challenge with a realm in one header's value.
+pub fn bearer(value: &str) -> Option<Bearer> {
+    each(value).1
+}
+
+/// Whether there is a `Basic` challenge, and the first `Bearer` one with a realm. What follows a challenge that makes no
+/// sense is not read.
 ///
 /// The value is a list of challenges, each `scheme key=value, key="quoted value", …`, with
 /// commas between the parameters and between the challenges alike.
-pub fn bearer(value: &str) -> Option<Bearer> {
+fn each(value: &str) -> (bool, Option<Bearer>) {
     let mut rest = value;
-    let mut scheme = "";
-    let mut realm = None;
-    let mut service = None;
+    let (mut scheme, mut basic) = ("", false);
+    let (mut realm, mut service) = (None, None);
+    let mut found = None;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ',']);
         let (word, after) = token(rest);
+        let key = after.trim_start_matches([' ', '\t']).strip_prefix('=');
+        // A word alone starts the next challenge, key=value belongs to the scheme before it.
+        if word.is_empty() || key.is_none() {
+            let service = service.take();
+            found = found.or(realm.take().map(|realm| Bearer { realm, service }));
+        }
         if word.is_empty() {
-            break;
+            return (basic, found);
         }
-        match after.trim_start_matches([' ', '\t']).strip_prefix('=') {
-            // key=value belongs to the scheme before it.
-            Some(after) => {
-                let (text, after) = parameter(after.trim_start_matches([' ', '\t']))?;
-                if scheme.eq_ignore_ascii_case("bearer") {
-                    let slot = match word.to_ascii_lowercase().as_str() {
-                        "realm" => Some(&mut realm),
-                        "service" => Some(&mut service),
-                        _ => None,
-                    };
-                    if let Some(slot) = slot {
-                        slot.get_or_insert(text);
-                    }
-                }
-                rest = after;
-            }
-            // A word alone starts the next challenge.
-            None => {
-                if realm.is_some() {
-                    break;
-                }
-                (scheme, rest) = (word, after);
-                service = None;
+        let Some(after) = key else {
+            (scheme, rest) = (word, after);
+            basic |= scheme.eq_ignore_ascii_case("basic");
+            continue;
+        };
+        let Some((text, after)) = parameter(after.trim_start_matches([' ', '\t'])) else {
+            return (basic, found);
+        };
+        if scheme.eq_ignore_ascii_case("bearer") {
+            match word.to_ascii_lowercase().as_str() {
+                "realm" => drop(realm.get_or_insert(text)),
+                "service" => drop(service.get_or_insert(text)),
+                _ => {}
             }
         }
+        rest = after;
     }
-    Some(Bearer { realm: realm?, service })
 }
 
 /// The longest token at the start of `text`, and what follows it.
@@ -115,6 +132,17 @@ mod tests {
             "Bearer realm=\"a\\",
         ] {
             assert_eq!(bearer(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_token_goes_before_a_password() {
+        assert_eq!(choose(&["Basic realm=\"x\"", HUB]), bearer(HUB).map(Challenge::Bearer));
+        for value in ["Basic", "basic realm=\"x\"", "Digest a=b, Basic realm=x", "Bearer service=\"x\", Basic"] {
+            assert_eq!(choose(&[value]), Some(Challenge::Basic), "{value}");
+        }
+        for value in ["", "Basically", "Digest realm=\"Basic\"", "Bearer realm=\"x, Basic"] {
+            assert_eq!(choose(&[value]), None, "{value}");
         }
     }
 

@@ -1,35 +1,44 @@
-//! Talks to registries: names in, verified blobs out. Two filters:
+//! Talks to registries: names in, verified blobs out. Filters:
 //!
 //! - `manifest`: a reference becomes the records of one image;
-//! - `fetch`: the records become an OCI image layout as a tar stream.
+//! - `fetch`: the records become an OCI image layout as a tar stream;
+//! - `digest`, `config`, `tags`, `blob`: each answers one question.
 #![forbid(unsafe_code)]
 
+mod auth;
 pub mod challenge;
+mod config;
 pub mod digest;
+mod download;
+mod endpoint;
 pub mod fetch;
 pub mod layout;
 pub mod manifest;
 mod origin;
 pub mod platform;
 mod progress;
+mod query;
 pub mod record;
 pub mod reference;
-pub mod registry;
+mod registry;
 pub mod resolve;
 mod shell;
 mod stdout;
 #[cfg(test)]
 mod testing;
 
-use std::io::Write;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::ExitCode;
 
+use bocker_common::diag::USAGE;
 use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::{Parser, Subcommand};
 
+use config::Config;
 use layout::Layout;
 use platform::Platform;
+use progress::Progress;
 use record::{FAILED, Image};
 use reference::Reference;
 
@@ -68,10 +77,95 @@ enum Verb {
         /// No progress bars
         #[arg(short, long)]
         quiet: bool,
+        /// Write lines "DIGEST  GOT  TOTAL" to this open descriptor
+        #[arg(long, value_name = "N", value_parser = descriptor)]
+        progress_fd: Option<u32>,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Print the canonical name of what a name stands for now: name@sha256:…
+    ///
+    /// bocker-pull digest centos 7 > pinned; bocker-pull manifest "$(cat pinned)"
+    Digest {
+        #[command(flatten)]
+        names: Names,
+        /// Of the image for this platform, instead of the whole index [OS/ARCH[/VARIANT]]
+        #[arg(long)]
+        platform: Option<String>,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Print an image's configuration, JSON
+    ///
+    /// bocker-pull config centos 7 | jq .config.Cmd
+    Config {
+        #[command(flatten)]
+        names: Names,
+        /// Choose from an index, instead of this machine's [OS/ARCH[/VARIANT]]
+        #[arg(long)]
+        platform: Option<String>,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Print the tags of a repository, one a line
+    ///
+    /// bocker-pull tags centos | sort -V | tail -n 1
+    Tags {
+        /// The reference, without tag
+        #[arg(help = "[host[:port]/]name")]
+        name: String,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Print one blob of a repository; status 0 says that it is what its digest says
+    ///
+    /// bocker-pull manifest centos:7 | awk -F'\t' '$1 == "layer" { print $3; exit }' | xargs bocker-pull blob centos:7 | tar tz
+    Blob {
+        /// The reference
+        #[arg(help = "[host[:port]/]name")]
+        name: String,
+        /// sha256:…
+        digest: String,
         #[command(flatten)]
         explain: Explain,
     },
 }
+
+/// A name, or `-` for lines of them.
+#[derive(clap::Args)]
+struct Names {
+    /// The reference; - reads names on stdin, one a line
+    #[arg(help = "[host[:port]/]name[:tag][@digest], or - for lines of them on stdin")]
+    name: String,
+    /// The tag as a word of its own
+    tag: Option<String>,
+}
+
+impl Names {
+    /// Does `act` for each of the names; the first error ends it.
+    fn each(&self, config: &Config, mut act: impl FnMut(Reference) -> Result<()>) -> Result<()> {
+        if self.name != "-" || self.tag.is_some() {
+            return act(refer(&self.name, self.tag.as_deref(), config)?);
+        }
+        for line in std::io::stdin().lock().take(NAMES_MAX).lines() {
+            let line = line.map_err(|e| Error::new("read", "stdin", e))?;
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next(), words.next()) {
+                (None, ..) => {}
+                (Some(name), tag, None) => act(refer(name, tag, config)?)?,
+                _ => return Err(refer(&line, None, config).err().unwrap_or_else(Error::explained_elsewhere)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn descriptor(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("'{text}' is not the number of a descriptor"))
+}
+
+/// Most bytes of names on stdin.
+const NAMES_MAX: u64 = 64 << 20;
 
 /// Runs the tool with the words of the command line.
 ///
@@ -89,9 +183,10 @@ pub fn main() -> Result<ExitCode> {
     match cli.verb {
         Verb::Manifest { name, tag, platform, raw, explain } => {
             let go = || {
-                let reference = Reference::parse(&name, tag.as_deref())?;
+                let config = Config::from_env()?;
+                let reference = refer(&name, tag.as_deref(), &config)?;
                 let platform = platform.as_deref().map_or_else(|| Ok(Platform::here()), str::parse)?;
-                resolve::run(reference, platform, raw, explain)
+                resolve::run(reference, platform, raw, &config, explain)
             };
             go().inspect_err(|_| {
                 if stdout::is_pipe() {
@@ -103,14 +198,45 @@ pub fn main() -> Result<ExitCode> {
                 }
             })?;
         }
-        Verb::Fetch { quiet, explain } => {
+        Verb::Digest { names, platform, explain } => {
+            let config = Config::from_env()?;
+            let platform = platform.as_deref().map(str::parse::<Platform>).transpose()?;
+            names.each(&config, |reference| query::digest(reference, platform.clone(), &config, explain))?;
+        }
+        Verb::Config { names, platform, explain } => {
+            let config = Config::from_env()?;
+            let platform = platform.as_deref().map_or_else(|| Ok(Platform::here()), str::parse)?;
+            let several = names.name == "-";
+            names.each(&config, |reference| {
+                query::config(reference, platform.clone(), &config, explain)?;
+                // One a line: the bytes themselves need not end with a line break.
+                if several && !explain.dry_run { print(b"\n") } else { Ok(()) }
+            })?;
+        }
+        Verb::Tags { name, explain } => {
+            let config = Config::from_env()?;
+            query::tags(&name, refer(&name, None, &config)?, &config, explain)?;
+        }
+        Verb::Blob { name, digest, explain } => {
+            let config = Config::from_env()?;
+            let digest = digest.parse().map_err(|reason: String| {
+                let shown: String = digest.chars().take(64).collect();
+                Error::plain(format!("'{shown}' is not a digest: {reason}")).status(USAGE)
+            })?;
+            if stdout::is_terminal() && !explain.dry_run {
+                return Err(Error::plain("blob: stdout is a terminal (its bytes go to a file or a pipe)"));
+            }
+            query::blob(refer(&name, None, &config)?, digest, &config, explain)?;
+        }
+        Verb::Fetch { quiet, progress_fd, explain } => {
             if stdout::is_terminal() && !explain.dry_run {
                 return Err(Error::plain("fetch: stdout is a terminal (an archive goes to a file or a pipe)"));
             }
             let mut layout = Layout::new(stdout::file()?);
             let go = |layout: &mut _| {
+                let progress = Progress::new(quiet, progress_fd)?;
                 let image = Image::read(std::io::stdin().lock())?;
-                fetch::run(&image, layout, quiet, explain)
+                fetch::run(&image, layout, &progress, &Config::from_env()?, explain)
             };
             go(&mut layout).inspect_err(|_| {
                 if stdout::is_pipe() {
@@ -120,6 +246,23 @@ pub fn main() -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The reference that a person typed. Where a file of theirs makes it something else than it looks, that is said.
+fn refer(name: &str, tag: Option<&str>, config: &Config) -> Result<Reference> {
+    let reference = Reference::parse_with(name, tag, &config.short)?;
+    let plain = Reference::parse(name, tag)?;
+    if plain.logical_name() != reference.logical_name() {
+        let short = plain.typed().split(['@', ':']).next().unwrap_or_default();
+        let file = config.short.full(short).map(|(_, file)| format!(" ({})", file.display())).unwrap_or_default();
+        remark(format!("{short} is {} here{file}", reference.logical_name()));
+    }
+    Ok(reference)
+}
+
+/// One line on stderr that is no error.
+pub(crate) fn remark(line: String) {
+    let _ = std::io::stderr().write_all(format!("bocker-pull: {}\n", bocker_common::diag::printable(&line)).as_bytes());
 }
 
 fn print(bytes: &[u8]) -> Result<()> {

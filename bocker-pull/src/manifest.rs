@@ -13,6 +13,23 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
+/// An artifact's configuration where it has none; its manifest's `artifactType` says what it is then.
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Layers of a file system, packed as bocker-store reads them. Nothing else is handed on: attestations, for one, have an
+/// image's configuration and layers of another type.
+const LAYERS: [&str; 10] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
+
 /// All that we can read, for `Accept`.
 pub const ACCEPT: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 /// Most bytes of a manifest, an index or a configuration.
@@ -49,6 +66,7 @@ pub struct Index(Vec<RawEntry>);
 struct RawDocument {
     schema_version: Option<u64>,
     media_type: Option<String>,
+    artifact_type: Option<String>,
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawEntry>>,
@@ -67,6 +85,7 @@ struct RawDescriptor {
 #[serde(rename_all = "camelCase")]
 struct RawEntry {
     media_type: Option<String>,
+    artifact_type: Option<String>,
     digest: String,
     size: u64,
     platform: Option<RawPlatform>,
@@ -106,20 +125,27 @@ pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, Strin
         }
         (None, Some(config), Some(layers)) if !matches!(media_type.as_deref(), Some(OCI_INDEX | DOCKER_LIST)) => {
             let media_type = media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
-            image(media_type, &config, &layers).map(Document::Manifest)
+            let artifact = raw.artifact_type.as_deref().filter(|_| config.media_type == EMPTY);
+            image(media_type, &config, artifact, &layers).map(Document::Manifest)
         }
         _ => Err("it is neither an image manifest nor an index".into()),
     }
 }
 
-fn image(media_type: String, config: &RawDescriptor, layers: &[RawDescriptor]) -> Result<Manifest, String> {
+fn image(
+    media_type: String,
+    config: &RawDescriptor,
+    artifact: Option<&str>,
+    layers: &[RawDescriptor],
+) -> Result<Manifest, String> {
     let descriptor = |raw: &RawDescriptor| Descriptor::new(&raw.media_type, &raw.digest, raw.size);
     if ![OCI_MANIFEST, DOCKER_MANIFEST].contains(&media_type.as_str()) {
         return Err(format!("its media type {media_type} is not an image's"));
     }
     let config = descriptor(config)?;
     if !CONFIGS.contains(&config.media_type.as_str()) {
-        return Err(format!("it is not a container image but holds {}", config.media_type));
+        let holds: String = artifact.unwrap_or(&config.media_type).chars().take(100).collect();
+        return Err(format!("it is not a container image but holds {holds}"));
     }
     if config.size > SIZE_MAX {
         return Err(format!("its configuration has {} bytes, more than {SIZE_MAX}", config.size));
@@ -128,6 +154,9 @@ fn image(media_type: String, config: &RawDescriptor, layers: &[RawDescriptor]) -
         return Err(format!("it has {} layers, more than {LAYERS_MAX}", layers.len()));
     }
     let layers = layers.iter().map(descriptor).collect::<Result<Vec<_>, _>>()?;
+    if let Some(other) = layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
+        return Err(format!("it is not a container image: what would be a layer is {}", other.media_type));
+    }
     if layers.iter().try_fold(config.size, |sum, layer| sum.checked_add(layer.size)).is_none() {
         return Err("its sizes are impossible".into());
     }
@@ -140,8 +169,11 @@ impl Index {
     /// # Errors
     /// The platforms that there are.
     pub fn choose(&self, platform: &Platform) -> Result<Descriptor, String> {
-        let images =
-            || self.0.iter().filter(|entry| entry.media_type.as_deref().is_none_or(|kind| ACCEPT.contains(&kind)));
+        let one_of = |kind: &Option<String>, all: &[&str]| kind.as_deref().is_none_or(|kind| all.contains(&kind));
+        // Entries that are no images stand beside them: attestations (their platform is unknown/unknown), signatures, charts.
+        let images = || {
+            self.0.iter().filter(|entry| one_of(&entry.media_type, &ACCEPT) && one_of(&entry.artifact_type, &CONFIGS))
+        };
         let matches = |entry: &&RawEntry, variant: &str| {
             entry
                 .platform
@@ -159,7 +191,6 @@ impl Index {
             for p in images().filter_map(|entry| entry.platform.as_ref()) {
                 let variant = if p.variant.is_empty() { String::new() } else { format!("/{}", p.variant) };
                 let name: String = format!("{}/{}{variant}", p.os, p.architecture).chars().take(40).collect();
-                // Attestations are entries, too: for the platform unknown/unknown.
                 if name != "unknown/unknown" && !there.contains(&name) && there.len() < 12 {
                     there.push(name);
                 }
@@ -233,6 +264,11 @@ mod tests {
             let Ok(Document::Manifest(image)) = parse(text.as_bytes(), None) else { panic!("{kind}") };
             assert_eq!((image.media_type.as_str(), image.layers.len()), (kind, 3));
         }
+        for layer in LAYERS {
+            let text = manifest("", CONFIGS[0], 1).replace(LAYERS[0], layer);
+            let Ok(Document::Manifest(image)) = parse(text.as_bytes(), None) else { panic!("{layer}") };
+            assert_eq!(image.layers[0].media_type, layer);
+        }
         // An OCI manifest may leave its type to the header.
         let bare = manifest("", CONFIGS[0], 1);
         assert!(matches!(parse(bare.as_bytes(), Some(OCI_MANIFEST)), Ok(Document::Manifest(_))));
@@ -245,6 +281,10 @@ mod tests {
         let as_index = manifest(&format!(r#""mediaType":"{OCI_INDEX}","#), CONFIGS[0], 1);
         let twice = manifest(r#""layers":[],"#, CONFIGS[0], 1);
         let chart = manifest("", "application/vnd.cncf.helm.config.v1+json", 1);
+        let artifact = manifest(r#""artifactType":"text/x-recipe","#, EMPTY, 1);
+        let attestation = manifest("", CONFIGS[0], 2).replacen(LAYERS[0], "application/vnd.in-toto+json", 1);
+        let encrypted = manifest("", CONFIGS[0], 1).replace(LAYERS[0], &format!("{}+encrypted", LAYERS[1]));
+        let sha512 = manifest("", CONFIGS[0], 1).replace(&format!("sha256:{HEX}"), &format!("sha512:{HEX}{HEX}"));
         let many = manifest("", CONFIGS[0], 128);
         let negative = manifest("", CONFIGS[0], 1).replace("\"size\":0", "\"size\":-1");
         let huge = manifest("", CONFIGS[0], 2).replace("\"size\":0", "\"size\":18446744073709551615");
@@ -259,7 +299,11 @@ mod tests {
             (&both, "both"),
             (&as_index, "neither"),
             (&twice, "duplicate"),
-            (&chart, "not a container image"),
+            (&chart, "not a container image but holds application/vnd.cncf.helm.config.v1+json"),
+            (&artifact, "not a container image but holds text/x-recipe"),
+            (&attestation, "what would be a layer is application/vnd.in-toto+json"),
+            (&encrypted, "what would be a layer is application/vnd.oci.image.layer.v1.tar+gzip+encrypted"),
+            (&sha512, "only sha256 digests are known here"),
             (&many, "128 layers"),
             (&negative, "not a manifest"),
             (&huge, "more than"),
@@ -293,6 +337,23 @@ mod tests {
         assert!(choose(&many, "windows/amd64").is_err());
         assert!(choose(&[("unknown", "", 1)], "linux/amd64").unwrap_err().ends_with("only for nothing"));
         assert!(choose(&[("amd64", "", SIZE_MAX + 1)], "linux/amd64").is_err());
+    }
+
+    #[test]
+    fn an_artifact_in_an_index_is_no_image() {
+        let entry = |more: &str, size: u64| {
+            format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"sha256:{HEX}","size":{size}{more}}}"#)
+        };
+        let chosen = |entries: &[String]| {
+            let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+            let Ok(Document::Index(index)) = parse(text.as_bytes(), None) else { panic!("not an index") };
+            index.choose(&"linux/amd64".parse().unwrap()).map(|entry| entry.size)
+        };
+        let signature = entry(r#","artifactType":"application/vnd.dev.cosign.artifact.sig.v1+json""#, 1);
+        let said = entry(&format!(r#","artifactType":"{}""#, CONFIGS[0]), 2);
+        assert_eq!(chosen(&[signature.clone(), said]), Ok(2));
+        assert_eq!(chosen(&[signature.clone(), entry("", 3)]), Ok(3));
+        assert!(chosen(&[signature]).unwrap_err().ends_with("only for nothing"));
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! Image references: `[host[:port]/]name[:tag][@digest]`, distribution-spec "Pulling manifests".
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 use bocker_common::Error;
 use bocker_common::diag::USAGE;
 use reqwest::Url;
 
+use crate::auth::host_of;
 use crate::digest::Digest;
+use crate::endpoint::{self, Endpoint};
 
 /// Where Docker Hub's registry listens; `docker.io` is only its name.
-const HUB: &str = "registry-1.docker.io";
+pub(crate) const HUB: &str = "registry-1.docker.io";
 /// Longest host and longest repository name, in bytes.
 const NAME_MAX: usize = 255;
 /// Longest tag, in bytes.
@@ -28,8 +32,30 @@ pub struct Reference {
     digest: Option<Digest>,
     /// As the user wrote it, `:latest` added where neither tag nor digest was given.
     typed: String,
-    /// `https://host:port/`, or `http://` for a loopback host.
-    origin: Url,
+    /// Where that is, as long as no configuration says otherwise.
+    endpoint: Box<Endpoint>,
+}
+
+/// What names without a registry stand for.
+#[derive(Debug, Default)]
+pub(crate) struct ShortNames {
+    /// Full names, and the file that says so.
+    pub(crate) aliases: BTreeMap<String, (String, PathBuf)>,
+    /// A registry instead of docker.io, and the file that says so.
+    pub(crate) registry: Option<(String, PathBuf)>,
+}
+
+impl ShortNames {
+    /// What `path`, a name without tag and registry, is in full, and which file says so.
+    pub(crate) fn full(&self, path: &str) -> Option<(String, &Path)> {
+        let alias = || self.aliases.get(path).map(|(full, file)| (full.clone(), file.as_path()));
+        let searched = || {
+            let (registry, file) = self.registry.as_ref()?;
+            // docker.io needs `library/`, which is not for us to add.
+            (host_of(registry) != "docker.io").then(|| (format!("{registry}/{path}"), file.as_path()))
+        };
+        alias().or_else(searched)
+    }
 }
 
 impl Reference {
@@ -38,7 +64,15 @@ impl Reference {
     /// # Errors
     /// One line with status 2.
     pub fn parse(name: &str, tag: Option<&str>) -> Result<Self, Error> {
-        read(name, tag).map_err(|reason| {
+        Self::parse_with(name, tag, &ShortNames::default())
+    }
+
+    /// The same where names without a registry have a meaning of their own.
+    ///
+    /// # Errors
+    /// As [`Reference::parse`].
+    pub(crate) fn parse_with(name: &str, tag: Option<&str>, short: &ShortNames) -> Result<Self, Error> {
+        read(name, tag, short).map_err(|reason| {
             let shown: String = name.chars().take(64).collect();
             Error::plain(format!("'{shown}' is not an image name: {reason}"))
                 .hint("they look like centos:7 or localhost:5000/group/name:tag")
@@ -75,14 +109,15 @@ impl Reference {
         &self.typed
     }
 
-    /// Scheme, host and port that credentials are bound to.
-    pub fn origin(&self) -> &Url {
-        &self.origin
+    /// `docker.io/library/centos`: the name that configuration knows it by.
+    pub(crate) fn logical_name(&self) -> String {
+        format!("{}/{}", host_of(&self.registry), self.repository)
     }
 
-    /// `https://registry-1.docker.io/v2/library/centos`: every request starts with this.
-    pub fn base(&self) -> String {
-        format!("{}v2/{}", self.origin, self.repository)
+    /// Where its content is, as long as no configuration says otherwise but whether TLS has to be good.
+    pub(crate) fn endpoint(&self, insecure: Option<bool>) -> Endpoint {
+        // Cannot fail: registry and repository have been checked.
+        Endpoint::new(&self.registry, &self.repository, insecure).unwrap_or_else(|_| (*self.endpoint).clone())
     }
 }
 
@@ -94,7 +129,7 @@ impl fmt::Display for Reference {
     }
 }
 
-fn read(name: &str, tag_word: Option<&str>) -> Result<Reference, String> {
+fn read(name: &str, tag_word: Option<&str>, short: &ShortNames) -> Result<Reference, String> {
     if name.is_empty() {
         return Err("it is empty".into());
     }
@@ -118,17 +153,24 @@ fn read(name: &str, tag_word: Option<&str>) -> Result<Reference, String> {
     }
     let (host, repository) = match path.split_once('/') {
         Some((first, below)) if is_host(first) => (first.to_ascii_lowercase(), below),
-        _ => ("docker.io".to_owned(), path),
+        _ => (String::new(), path),
     };
     check_repository(repository)?;
-    let (registry, repository) = match host.as_str() {
-        "docker.io" | "index.docker.io" | HUB => {
+    let full = if host.is_empty() { short.full(repository) } else { None };
+    let (host, repository) = match &full {
+        Some((full, file)) => endpoint::split(full)
+            .and_then(|(host, repository)| check_repository(repository).map(|()| (host, repository)))
+            .map_err(|reason| format!("{} makes it '{full}': {reason}", file.display()))?,
+        None => (host, repository),
+    };
+    let (registry, repository) = match host_of(&host).as_str() {
+        "" | "docker.io" => {
             let library = if repository.contains('/') { "" } else { "library/" };
             (HUB.to_owned(), format!("{library}{repository}"))
         }
         _ => (host, repository.to_owned()),
     };
-    let origin = origin_of(&registry)?;
+    let endpoint = Box::new(Endpoint::new(&registry, &repository, None)?);
     let tag = match (tag, digest) {
         (None, None) => Some("latest".to_owned()),
         (tag, _) => tag.map(str::to_owned),
@@ -137,7 +179,7 @@ fn read(name: &str, tag_word: Option<&str>) -> Result<Reference, String> {
         (None, Some(tag)) => format!("{path}:{tag}"),
         _ => name.to_owned(),
     };
-    Ok(Reference { registry, repository, tag, digest, typed, origin })
+    Ok(Reference { registry, repository, tag, digest, typed, endpoint })
 }
 
 /// The first part of a name is a host if it cannot be part of a repository's name.
@@ -145,8 +187,8 @@ fn is_host(first: &str) -> bool {
     first.contains(['.', ':', '[']) && !first.starts_with('.') || first == "localhost"
 }
 
-/// Plain HTTP for a loopback host, HTTPS for every other; there is no falling back.
-fn origin_of(registry: &str) -> Result<Url, String> {
+/// `scheme://host[:port]/` for a checked host.
+pub(crate) fn url_of(scheme: &str, registry: &str) -> Result<Url, String> {
     let wrong = || "its host is neither a domain name nor an IP address, with or without :port".to_owned();
     let (host, port) = match registry.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -169,11 +211,7 @@ fn origin_of(registry: &str) -> Result<Url, String> {
         return Err(wrong());
     }
     // The URL parser knows that 127.1 and 0x7f000001 are 127.0.0.1, as the resolver would.
-    let url = Url::parse(&format!("https://{registry}/")).map_err(|_| wrong())?;
-    if !url.host_str().is_some_and(is_loopback) {
-        return Ok(url);
-    }
-    Url::parse(&format!("http://{registry}/")).map_err(|_| wrong())
+    Url::parse(&format!("{scheme}://{registry}/")).map_err(|_| wrong())
 }
 
 /// Whether packets to `host`, as the URL parser wrote it, stay on this machine.
@@ -185,7 +223,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/…)*`, at most 255 bytes.
-fn check_repository(repository: &str) -> Result<(), String> {
+pub(crate) fn check_repository(repository: &str) -> Result<(), String> {
     if repository.len() > NAME_MAX {
         return Err(format!("it is longer than {NAME_MAX} bytes"));
     }
@@ -210,7 +248,7 @@ fn is_component(part: &str) -> bool {
 }
 
 /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
-fn check_tag(tag: &str) -> Result<(), String> {
+pub(crate) fn check_tag(tag: &str) -> Result<(), String> {
     if tag.len() > TAG_MAX {
         return Err(format!("its tag is longer than {TAG_MAX} bytes"));
     }
@@ -262,6 +300,27 @@ mod tests {
     }
 
     #[test]
+    fn short_names_are_what_the_files_say() {
+        let mut short = ShortNames::default();
+        let alias = |full: &str| (full.to_owned(), PathBuf::from("f"));
+        short.aliases.insert("centos".into(), alias("quay.example/centos/centos"));
+        short.aliases.insert("debian".into(), alias("docker.io/library/debian"));
+        short.aliases.insert("bad".into(), alias("nothing"));
+        let full = |name: &str, short: &_| Reference::parse_with(name, None, short).map(|it| it.to_string());
+        assert_eq!(full("centos:7", &short).unwrap(), "quay.example/centos/centos:7");
+        assert_eq!(full("debian", &short).unwrap(), "registry-1.docker.io/library/debian:latest");
+        assert_eq!(full("docker.io/centos", &short).unwrap(), "registry-1.docker.io/library/centos:latest");
+        assert_eq!(full("group/centos", &short).unwrap(), "registry-1.docker.io/group/centos:latest");
+        assert!(full("bad", &short).unwrap_err().to_string().contains("f makes it 'nothing'"));
+        assert_eq!(Reference::parse_with("centos", None, &short).unwrap().typed(), "centos:latest");
+        short.registry = Some(alias("h.example:5000"));
+        assert_eq!(full("a/b", &short).unwrap(), "h.example:5000/a/b:latest");
+        assert_eq!(full("centos", &short).unwrap(), "quay.example/centos/centos:latest");
+        short.registry = Some(alias("docker.io"));
+        assert_eq!(full("a", &short).unwrap(), "registry-1.docker.io/library/a:latest");
+    }
+
+    #[test]
     fn http_on_loopback_only() {
         for (name, scheme) in [
             ("localhost/a", "http"),
@@ -275,7 +334,7 @@ mod tests {
             ("127.0.0.1.example.com/a", "https"),
             ("[::2]/a", "https"),
         ] {
-            assert_eq!(Reference::parse(name, None).unwrap().origin().scheme(), scheme, "{name}");
+            assert_eq!(Reference::parse(name, None).unwrap().endpoint(None).origin.scheme(), scheme, "{name}");
         }
     }
 
@@ -351,9 +410,10 @@ mod tests {
             accepted += 1;
             let again = Reference::parse(&reference.to_string(), None).unwrap();
             assert_eq!(again.to_string(), reference.to_string(), "{name:?}");
-            let url = Url::parse(&format!("{}/manifests/{}", reference.base(), reference.pointer())).unwrap();
+            let url =
+                Url::parse(&format!("{}/manifests/{}", reference.endpoint(None).base(), reference.pointer())).unwrap();
             assert_eq!(url.path(), format!("/v2/{}/manifests/{}", reference.repository(), reference.pointer()));
-            assert_eq!(url.origin(), reference.origin().origin());
+            assert_eq!(url.origin(), reference.endpoint(None).origin.origin());
         }
         assert!(accepted > 100, "only {accepted} names were good");
     }

@@ -1,25 +1,33 @@
-//! One repository over HTTP: distribution-spec, with bearer tokens. Only GET, so everything may be tried again.
+//! One repository over HTTP: distribution-spec, with tokens and logins. Nothing is changed by a request, so everything may
+//! be tried again.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bocker_common::{Error, Result};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LINK, LOCATION, RANGE, RETRY_AFTER, WARNING,
+    WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
-use tokio::runtime::Runtime;
 
-use crate::challenge::{self, Bearer};
+use crate::auth::{self, Credential, Places};
+use crate::challenge::{self, Bearer, Challenge};
 use crate::digest::Digest;
+use crate::endpoint::Endpoint;
 use crate::origin;
-use crate::reference::Reference;
+use crate::reference::is_loopback;
 
 /// Most bytes of a token server's answer.
 const TOKEN_MAX: u64 = 1 << 20;
 /// Most bytes of an error's body.
 const ERROR_MAX: u64 = 64 << 10;
+/// Most bytes of a file of certificates.
+const PEM_MAX: u64 = 4 << 20;
 /// Most redirects of one request.
 const HOPS_MAX: usize = 10;
 /// How often a request is made, the first time included.
@@ -31,17 +39,17 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// How long we wait for a registry.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// For name, connection and TLS.
-    pub connect: Duration,
+    pub(crate) connect: Duration,
     /// For the next byte; a whole manifest or token may take twice as long.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 impl Patience {
     /// 10 s to connect and 30 s for the next byte; with `$BOCKER_PULL_TIMEOUT` so many seconds for the next byte, and half
     /// of that to connect, but never more than 10 s.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         let idle = std::env::var("BOCKER_PULL_TIMEOUT").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
         let idle: u64 = u64::clamp(idle, 2, 3600);
         Self { connect: Duration::from_secs((idle / 2).min(10)), idle: Duration::from_secs(idle) }
@@ -50,22 +58,24 @@ impl Patience {
 
 /// A manifest or an index as the registry sent it.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// `Content-Type`.
-    pub content_type: Option<String>,
+    pub(crate) content_type: Option<String>,
 }
 
 /// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The registry answered so.
-    Status { status: StatusCode, said: String, wait: Option<Duration> },
+    Status { status: StatusCode, said: String, wait: Option<Duration>, login: Option<String> },
     /// It did not answer, or not to the end. `passing` if it may go better in a moment.
     Broken { reason: String, passing: bool },
     /// It wants what we do not do.
     Refused(String),
+    /// Not the registry's fault.
+    Own(Error),
 }
 
 impl Failure {
@@ -83,7 +93,7 @@ impl Failure {
             }
             Self::Status { status, .. } => [500, 502, 503, 504].contains(&status.as_u16()).then_some(usual),
             Self::Broken { passing, .. } => passing.then_some(usual),
-            Self::Refused(_) => None,
+            Self::Refused(_) | Self::Own(_) => None,
         }
     }
 
@@ -97,13 +107,14 @@ impl Failure {
     /// `get URL: reason`
     pub(crate) fn at(self, url: &Url) -> Error {
         let (reason, hint) = match self {
+            Self::Own(error) => return error,
             Self::Broken { reason, .. } | Self::Refused(reason) => (reason, None),
-            Self::Status { status, said, wait } => {
+            Self::Status { status, said, wait, login } => {
                 let name = status.canonical_reason().unwrap_or("unknown status");
                 let said = if said.is_empty() { said } else { format!(": {said}") };
                 let hint = match status.as_u16() {
-                    401 => Some("no such image, or it needs a login".to_owned()),
-                    403 => Some("it is private, or this address is refused".to_owned()),
+                    401 => Some(login.unwrap_or_else(|| "no such image, or it needs a login".into())),
+                    403 => Some(login.unwrap_or_else(|| "it is private, or this address is refused".into())),
                     429 => Some(match wait {
                         Some(wait) => format!("try again in {} s", wait.as_secs()),
                         None => "try again later".to_owned(),
@@ -130,58 +141,75 @@ fn shown(url: &Url) -> String {
 
 /// One repository of one registry.
 #[derive(Debug)]
-pub struct Registry {
-    reference: Reference,
+pub(crate) struct Registry {
+    endpoint: Endpoint,
+    /// Where plain HTTP turned out to be what an insecure endpoint speaks.
+    plain: OnceCell<Endpoint>,
+    places: Places,
     patience: Patience,
-    /// `None` only while dropped.
-    runtime: Option<Runtime>,
-    plain: OnceCell<reqwest::Client>,
-    tls: OnceCell<reqwest::Client>,
-    /// Sent to the registry's own origin and nowhere else.
-    token: RefCell<Option<String>>,
+    clients: RefCell<HashMap<Kind, reqwest::Client>>,
+    /// `Authorization`, sent to the registry's own origin and nowhere else.
+    authorization: RefCell<Option<Rc<str>>>,
+    known: OnceCell<Known>,
+    remarks: RefCell<HashSet<String>>,
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // A name server that does not answer keeps getaddrinfo(3) in its thread: leave it there.
-            runtime.shutdown_background();
-        }
-    }
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    tls: bool,
+    /// The endpoint's own origin: its authorities, our certificate, or no questions asked.
+    home: bool,
+    /// This machine itself, which no proxy leads to.
+    loopback: bool,
+}
+
+/// What we know about who we are.
+#[derive(Debug, Default)]
+struct Known {
+    credential: Option<Credential>,
+    /// What to say where access is denied.
+    remark: Option<String>,
+}
+
+/// Runs `future` to its end. One thread: the kernel buffers, and several requests at once need no more.
+///
+/// # Errors
+/// Its own, or no file descriptors left.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new("start", "the network client", e))?;
+    let result = runtime.block_on(future);
+    // A name server that does not answer keeps getaddrinfo(3) in its thread: leave it there.
+    runtime.shutdown_background();
+    result
 }
 
 impl Registry {
-    /// The repository that `reference` names. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// No file descriptors left.
-    pub fn new(reference: &Reference, patience: Patience) -> Result<Self> {
-        // One thread: the work is one stream, and the kernel buffers it.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::new("start", "the network client", e))?;
-        Ok(Self {
-            reference: reference.clone(),
-            patience,
-            runtime: Some(runtime),
+    /// The repository at `endpoint`, with the logins of `places`. Nothing is sent or read yet.
+    pub(crate) fn new(endpoint: Endpoint, places: Places, patience: Patience) -> Self {
+        Self {
+            endpoint,
             plain: OnceCell::new(),
-            tls: OnceCell::new(),
-            token: RefCell::new(None),
-        })
+            places,
+            patience,
+            clients: RefCell::default(),
+            authorization: RefCell::new(None),
+            known: OnceCell::new(),
+            remarks: RefCell::default(),
+        }
     }
 
-    /// The manifest or index that `pointer`, a tag or a digest, names.
-    ///
-    /// # Errors
-    /// One line.
-    pub fn manifest(&self, pointer: &str, accept: &str, most: u64) -> Result<Answer> {
-        let url = self.url(&format!("manifests/{pointer}"))?;
-        let get = || {
-            let response = self.get(&url, accept, None)?;
+    /// The manifest or index at `url`.
+    pub(crate) async fn manifest(&self, url: &Url, accept: &str, most: u64) -> Result<Answer, Failure> {
+        retry(async || {
+            let response = self.get(url, accept, None).await?;
+            self.remark(response.headers());
             let content_type = text(response.headers(), CONTENT_TYPE);
             let promised = text(response.headers(), "docker-content-digest");
-            let bytes = self.body(response, most)?;
+            let bytes = self.body(response, most).await?;
             // The registry's own word about its body; it is there to notice a broken cache on the way.
             match promised.map(|digest| digest.parse::<Digest>()) {
                 Some(Ok(digest)) if digest != Digest::of(&bytes) => {
@@ -189,18 +217,44 @@ impl Registry {
                 }
                 _ => Ok(Answer { bytes, content_type }),
             }
-        };
-        retry(get).map_err(|failure| match failure.status() {
-            Some(StatusCode::NOT_FOUND) => Error::plain(format!("No image named '{}' exists", self.reference.typed())),
-            _ => failure.at(&url),
         })
+        .await
+    }
+
+    /// Says once what a registry wants people to know: its warnings, and that few pulls are left.
+    fn remark(&self, headers: &HeaderMap) {
+        let warnings = headers.get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?));
+        let number = |name| text(headers, name);
+        let left = number("ratelimit-limit").zip(number("ratelimit-remaining"));
+        for words in warnings.chain(left.and_then(|(limit, left)| few_left(&limit, &left))) {
+            if self.remarks.borrow_mut().insert(words.clone()) {
+                crate::remark(format!("{}: {words}", self.here().registry));
+            }
+        }
+    }
+
+    /// One page of a listing, and the next one.
+    pub(crate) async fn page(&self, url: &Url, most: u64) -> Result<(Vec<u8>, Option<Url>), Failure> {
+        retry(async || {
+            let response = self.get(url, "application/json", None).await?;
+            let links: Vec<String> =
+                response.headers().get_all(LINK).iter().filter_map(|value| Some(value.to_str().ok()?.into())).collect();
+            let next = links.iter().find_map(|links| next_link(links)).map(|target| url.join(&target));
+            let next = next.transpose().map_err(|_| Failure::Refused("its next page is no URL".into()))?;
+            if next.as_ref().is_some_and(|next| !origin::same(next, url)) {
+                return Err(Failure::Refused("its next page is elsewhere".into()));
+            }
+            Ok((self.body(response, most).await?, next))
+        })
+        .await
     }
 
     /// The bytes of a blob from `from` to the end of its `size`, and where in the blob they start.
-    pub(crate) fn blob(&self, url: &Url, from: u64, size: u64) -> Result<(Response, u64), Failure> {
+    pub(crate) async fn blob(&self, url: &Url, from: u64, size: Option<u64>) -> Result<(Response, u64), Failure> {
         // Closed ranges only: some stores answer an open one with 200 and everything.
-        let range = (from > 0).then(|| format!("bytes={from}-{}", size.saturating_sub(1)));
-        let response = self.get(url, "*/*", range.as_deref())?;
+        let end = size.filter(|_| from > 0);
+        let range = end.map(|size| format!("bytes={from}-{}", size.saturating_sub(1)));
+        let response = self.get(url, "*/*", range.as_deref()).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let start = text(response.headers(), CONTENT_RANGE)
@@ -215,38 +269,88 @@ impl Registry {
     }
 
     /// The next piece of a body, `None` at its end.
-    pub(crate) fn chunk(&self, response: &mut Response) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.block_on(response.chunk())
+    pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        response.chunk().await.map_err(|e| self.broken(&e))
     }
 
-    /// What a request to this repository starts with.
-    ///
-    /// # Errors
-    /// None in practice: the parts of a reference are checked.
-    pub fn url(&self, path: &str) -> Result<Url> {
-        let text = format!("{}/{path}", self.reference.base());
+    /// The endpoint as it is.
+    pub(crate) fn here(&self) -> &Endpoint {
+        self.plain.get().unwrap_or(&self.endpoint)
+    }
+
+    /// The URL of `path` in this repository. The first time, an insecure registry is asked whether it speaks HTTPS at all.
+    pub(crate) async fn url(&self, path: &str) -> Result<Url> {
+        if self.endpoint.insecure && self.plain.get().is_none() {
+            let probe = self.endpoint.origin.join("v2/").map_err(|e| Error::new("get", "v2/", e.to_string()))?;
+            let spoken = self.follow(&probe, "*/*", None, None).await;
+            let plain = matches!(spoken, Err(Failure::Broken { .. }));
+            let _ = self.plain.set(if plain { self.endpoint.plain() } else { self.endpoint.clone() });
+        }
+        let text = format!("{}/{path}", self.here().base());
         Url::parse(&text).map_err(|e| Error::new("get", text, e.to_string()))
     }
 
-    /// GET with a token if the registry asks for one.
-    fn get(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
-        let response = self.follow(url, accept, range)?;
-        if response.status() != StatusCode::UNAUTHORIZED || !origin::same(response.url(), self.reference.origin()) {
-            return self.good(response);
+    /// GET, with a token or a login if the registry asks for one.
+    async fn get(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
+        let current = || self.authorization.borrow().clone();
+        let mut sent = current();
+        let mut own = false;
+        loop {
+            let response = self.follow(url, accept, range, sent.as_deref()).await?;
+            let denied = response.status() == StatusCode::UNAUTHORIZED;
+            if own || !denied || !origin::same(response.url(), &self.here().origin) {
+                return self.good(response).await;
+            }
+            // None yet, or it has expired. Another request may have got a new one meanwhile; our own is the last try.
+            if current() == sent {
+                let Some(new) = self.authorize(&response).await? else {
+                    return self.good(response).await;
+                };
+                self.authorization.replace(Some(new));
+                own = true;
+            }
+            sent = current();
         }
-        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
-        let Some(bearer) = challenges.iter().find_map(|value| challenge::bearer(value.to_str().ok()?)) else {
-            return self.good(response);
-        };
-        drop(response);
-        // No token yet, or it has expired: one new one for each request is enough.
-        let token = self.fetch_token(&bearer)?;
-        self.token.replace(Some(token));
-        self.good(self.follow(url, accept, range)?)
+    }
+
+    /// `Authorization` as a denied response asks for it; `None` where we have nothing to offer.
+    async fn authorize(&self, denied: &Response) -> Result<Option<Rc<str>>, Failure> {
+        let headers = denied.headers().get_all(WWW_AUTHENTICATE);
+        let values: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
+        Ok(match challenge::choose(&values) {
+            Some(Challenge::Bearer(bearer)) => Some(format!("Bearer {}", self.fetch_token(&bearer).await?).into()),
+            Some(Challenge::Basic) => match &self.known()?.credential {
+                Some(Credential::Basic(pair)) => Some(format!("Basic {pair}").into()),
+                _ => None,
+            },
+            None => None,
+        })
+    }
+
+    /// Our login for this registry, looked up once.
+    fn known(&self) -> Result<&Known, Failure> {
+        if let Some(known) = self.known.get() {
+            return Ok(known);
+        }
+        let mut known = Known::default();
+        let Endpoint { registry, repository, .. } = self.here();
+        for login in self.places.logins(registry, repository).map_err(Failure::Own)? {
+            match login.credential() {
+                Ok(Some(credential)) => {
+                    known.credential = Some(credential);
+                    known.remark = Some(format!("the login of {login} is refused"));
+                    break;
+                }
+                Ok(None) => {}
+                // Most images need no login: why there is none is told only if this one does.
+                Err(reason) => known.remark = Some(reason),
+            }
+        }
+        Ok(self.known.get_or_init(|| known))
     }
 
     /// Asks the challenge's realm for leave to pull from this repository.
-    fn fetch_token(&self, bearer: &Bearer) -> Result<String, Failure> {
+    async fn fetch_token(&self, bearer: &Bearer) -> Result<String, Failure> {
         #[derive(Deserialize)]
         struct Tokens {
             token: Option<String>,
@@ -256,22 +360,28 @@ impl Registry {
             let realm: String = bearer.realm.chars().take(200).collect();
             Failure::Refused(format!("its token server '{realm}' {reason}"))
         };
-        let mut realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
-        origin::may_visit(self.reference.origin(), &realm)
-            .map_err(|reason| refused(&format!("is refused: {reason}")))?;
-        {
-            let mut query = realm.query_pairs_mut();
-            if let Some(service) = &bearer.service {
-                query.append_pair("service", service);
-            }
-            // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
-            query.append_pair("scope", &format!("repository:{}:pull", self.reference.repository()));
-        }
-        let get = || {
-            let response = self.good(self.follow(&realm, "application/json", None)?)?;
-            self.body(response, TOKEN_MAX)
+        let realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
+        origin::may_visit(&self.here().origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
+        // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
+        let scope = format!("repository:{}:pull", self.endpoint.repository);
+        let service = bearer.service.as_deref();
+        let ask = async {
+            let response = match &self.known()?.credential {
+                Some(Credential::Identity(token)) => self.exchange(&realm, service, &scope, token).await?,
+                other => {
+                    let basic = match other {
+                        Some(Credential::Basic(pair)) => Some(format!("Basic {pair}")),
+                        _ => None,
+                    };
+                    let mut url = realm.clone();
+                    let service = service.map(|service| ("service", service));
+                    url.query_pairs_mut().extend_pairs(service).append_pair("scope", &scope);
+                    self.follow(&url, "application/json", None, basic.as_deref()).await?
+                }
+            };
+            self.body(self.good(response).await?, TOKEN_MAX).await
         };
-        let body = get().map_err(|failure| match failure {
+        let body = ask.await.map_err(|failure| match failure {
             Failure::Broken { reason, passing } => {
                 Failure::Broken { reason: format!("its token server {}: {reason}", shown(&realm)), passing }
             }
@@ -290,27 +400,55 @@ impl Registry {
             .ok_or_else(|| refused("does not answer with a token"))
     }
 
+    /// An identity token for one of this repository's: a form, so that no log has it.
+    async fn exchange(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        scope: &str,
+        identity: &str,
+    ) -> Result<Response, Failure> {
+        let mut form = realm.clone();
+        form.query_pairs_mut()
+            .clear()
+            .append_pair("grant_type", "refresh_token")
+            .extend_pairs(service.map(|service| ("service", service)))
+            .extend_pairs([("client_id", "bocker-pull"), ("scope", scope), ("refresh_token", identity)]);
+        let request = self.client(realm)?.post(realm.clone()).header(ACCEPT, "application/json");
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let response = request.body(form.query().unwrap_or_default().to_owned()).send().await;
+        let response = response.map_err(|e| self.broken(&e))?;
+        match response.status().is_redirection() {
+            true => Err(Failure::Refused("a login follows no redirect".into())),
+            false => Ok(response),
+        }
+    }
+
     /// GET along redirects. They are followed here, hop by hop, so that each one is looked at before anything is sent
-    /// there, and the token goes to the registry's own origin only.
-    fn follow(&self, url: &Url, accept: &str, range: Option<&str>) -> Result<Response, Failure> {
-        let home = self.reference.origin();
-        let mut url = url.clone();
+    /// there, and what authorizes us goes to the first one's origin only.
+    async fn follow(
+        &self,
+        first: &Url,
+        accept: &str,
+        range: Option<&str>,
+        authorization: Option<&str>,
+    ) -> Result<Response, Failure> {
+        let mut url = first.clone();
         for _ in 0..=HOPS_MAX {
             let mut request = self.client(&url)?.get(url.clone()).header(ACCEPT, accept);
             if let Some(range) = range {
                 request = request.header(RANGE, range);
             }
-            if let (Some(token), true) = (&*self.token.borrow(), origin::same(&url, home)) {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            if let (Some(authorization), true) = (authorization, origin::same(&url, first)) {
+                request = request.header(AUTHORIZATION, authorization);
             }
-            // `async`, because a request sets its timers, which belong to the runtime, as soon as it is made.
-            let response = self.block_on(async { request.send().await })?;
+            let response = request.send().await.map_err(|e| self.broken(&e))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
             let target = text(response.headers(), LOCATION).unwrap_or_default();
             let next = url.join(&target).map_err(|_| Failure::Refused("it redirects to what is no URL".into()))?;
-            origin::may_visit(home, &next)
+            origin::may_visit(&self.here().origin, &next)
                 .map_err(|reason| Failure::Refused(format!("its redirect to {} is refused: {reason}", shown(&next))))?;
             url = next;
         }
@@ -318,26 +456,27 @@ impl Registry {
     }
 
     /// The response, or the failure that its status is, with the registry's own message.
-    fn good(&self, response: Response) -> Result<Response, Failure> {
+    async fn good(&self, response: Response) -> Result<Response, Failure> {
         let status = response.status();
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Ok(response);
         }
         let wait = text(response.headers(), RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        let said = self.body(response, ERROR_MAX).map(|body| message(&body)).unwrap_or_default();
-        Err(Failure::Status { status, said, wait })
+        let said = self.body(response, ERROR_MAX).await.map(|body| message(&body)).unwrap_or_default();
+        let login = self.known.get().and_then(|known| known.remark.clone());
+        Err(Failure::Status { status, said, wait, login })
     }
 
     /// A whole body of at most `most` bytes.
-    fn body(&self, mut response: Response, most: u64) -> Result<Vec<u8>, Failure> {
+    async fn body(&self, mut response: Response, most: u64) -> Result<Vec<u8>, Failure> {
         let too_long = || Failure::Refused(format!("the answer is longer than {most} bytes"));
         if response.content_length().is_some_and(|length| length > most) {
             return Err(too_long());
         }
         let started = Instant::now();
         let mut body = Vec::new();
-        while let Some(piece) = self.block_on(response.chunk())? {
-            body.extend_from_slice(&piece);
+        while let Some(piece) = self.chunk(&mut response).await? {
+            body.extend_from_slice(piece.as_ref());
             if body.len() as u64 > most {
                 return Err(too_long());
             }
@@ -356,32 +495,36 @@ impl Registry {
         Failure::Broken { reason: "the registry is too slow".into(), passing: false }
     }
 
-    /// The client for a URL's scheme. The one for HTTP has no certificates, so that a loopback registry works on a
-    /// machine without any, and does not wait for 150 of them to be read.
-    fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
-        let tls = url.scheme() == "https";
-        let slot = if tls { &self.tls } else { &self.plain };
-        if let Some(client) = slot.get() {
-            return Ok(client);
+    /// The client for a URL. The one for HTTP has no certificates, so that a loopback registry works on a machine without
+    /// any, and does not wait for 150 of them to be read.
+    fn client(&self, url: &Url) -> Result<reqwest::Client, Failure> {
+        let kind = Kind {
+            tls: url.scheme() == "https",
+            home: origin::same(url, &self.here().origin),
+            loopback: url.host_str().is_some_and(is_loopback),
+        };
+        if let Some(client) = self.clients.borrow().get(&kind) {
+            return Ok(client.clone());
         }
         // Fails if there is one already, which is then the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .user_agent(concat!("bocker-pull/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .no_proxy()
             .retry(reqwest::retry::never())
             .connect_timeout(self.patience.connect)
             .read_timeout(self.patience.idle);
-        let builder = if tls { builder.https_only(true) } else { builder.tls_certs_only([]) };
+        if kind.loopback {
+            builder = builder.no_proxy();
+        }
+        builder = if kind.tls { builder.https_only(true) } else { builder.tls_certs_only([]) };
+        if kind.tls && kind.home {
+            builder = trust(builder, self.here()).map_err(Failure::Own)?;
+        }
         let client = builder.build().map_err(|e| Failure::Refused(root(&e)))?;
-        Ok(slot.get_or_init(|| client))
-    }
-
-    fn block_on<T>(&self, future: impl Future<Output = Result<T, reqwest::Error>>) -> Result<T, Failure> {
-        let runtime = self.runtime.as_ref().ok_or_else(|| Failure::Refused("the client is closed".into()))?;
-        runtime.block_on(future).map_err(|e| self.broken(&e))
+        self.clients.borrow_mut().insert(kind, client.clone());
+        Ok(client)
     }
 
     /// What a failed connection means.
@@ -399,14 +542,33 @@ impl Registry {
     }
 }
 
+/// The endpoint's own authorities and our certificate for it; any certificate of its where the user wants that.
+fn trust(mut builder: reqwest::ClientBuilder, endpoint: &Endpoint) -> Result<reqwest::ClientBuilder> {
+    let read = |path: &Path| auth::read(path, PEM_MAX).map_err(|e| Error::new("read", path.display(), e));
+    for path in &endpoint.roots {
+        let roots = reqwest::Certificate::from_pem_bundle(&read(path)?)
+            .map_err(|_| Error::new("read", path.display(), "it holds no certificate"))?;
+        builder = builder.tls_certs_merge(roots);
+    }
+    if let Some((cert, key)) = &endpoint.identity {
+        let mut pem = read(cert)?;
+        pem.extend_from_slice(b"\n");
+        pem.extend(read(key)?);
+        let identity = reqwest::Identity::from_pem(&pem)
+            .map_err(|_| Error::new("read", cert.display(), format!("it and {} are no pair", key.display())))?;
+        builder = builder.identity(identity);
+    }
+    Ok(builder.tls_danger_accept_invalid_certs(endpoint.insecure))
+}
+
 /// Tries until it works, fails for good, or has failed often enough.
-fn retry<T>(mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+async fn retry<T>(act: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
     let mut tries = 1;
     loop {
-        match act() {
+        match act().await {
             Ok(done) => return Ok(done),
             Err(failure) => match failure.pause(tries) {
-                Some(pause) => std::thread::sleep(pause),
+                Some(pause) => tokio::time::sleep(pause).await,
                 None => return Err(failure),
             },
         }
@@ -429,6 +591,46 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
         Some(resolver) => resolver.to_owned(),
         None => reason,
     }
+}
+
+/// The target of the link to the next page: `<…>; rel="next"`, one of several (RFC 8288).
+fn next_link(links: &str) -> Option<String> {
+    let mut rest = links;
+    loop {
+        let (_, after) = rest.split_once('<')?;
+        let (target, after) = after.split_once('>')?;
+        let (parameters, next) = after.split_once(",").unwrap_or((after, ""));
+        let is_next = |word: &str| {
+            word.split_once('=').is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
+            })
+        };
+        if parameters.split(';').any(is_next) {
+            return Some(target.to_owned());
+        }
+        rest = next;
+    }
+}
+
+/// The text of a warning that is meant for people: `299 - "text"` (distribution-spec).
+fn warning(value: &str) -> Option<String> {
+    let quoted = value.strip_prefix("299 - \"")?.strip_suffix('"')?;
+    Some(quoted.replace("\\\"", "\"").chars().take(300).collect())
+}
+
+/// What to say if less than a tenth of the pulls is left: `100;w=21600` and `9;w=21600`.
+fn few_left(limit: &str, left: &str) -> Option<String> {
+    let parts = |text: &str| {
+        let (number, window) = text.split_once(";w=").map_or((text, None), |(number, window)| (number, Some(window)));
+        Some((number.trim().parse::<u64>().ok()?, window.and_then(|window| window.trim().parse::<u64>().ok())))
+    };
+    let ((limit, _), (left, window)) = (parts(limit)?, parts(left)?);
+    let window = match window {
+        Some(seconds) if seconds >= 3600 => format!(" in {} h", seconds.div_ceil(3600)),
+        Some(seconds) => format!(" in {} min", seconds.div_ceil(60)),
+        None => String::new(),
+    };
+    (left < limit.div_ceil(10)).then(|| format!("{left} of {limit} pulls{window} are left"))
 }
 
 /// A header's value if it is there once and is text.
@@ -457,7 +659,7 @@ mod tests {
 
     fn status(code: u16, wait: Option<u64>) -> Failure {
         let status = StatusCode::from_u16(code).unwrap();
-        Failure::Status { status, said: String::new(), wait: wait.map(Duration::from_secs) }
+        Failure::Status { status, said: String::new(), wait: wait.map(Duration::from_secs), login: None }
     }
 
     #[test]
@@ -472,6 +674,47 @@ mod tests {
         assert_eq!(status(429, Some(3)).pause(1), Some(Duration::from_secs(3)));
         assert_eq!(status(429, Some(3600)).pause(1), None, "an hour is not worth waiting for");
         assert!(Failure::Refused(String::new()).pause(1).is_none());
+    }
+
+    #[test]
+    fn finds_the_next_page() {
+        for (links, next) in [
+            (r#"</v2/a/tags/list?last=x&n=2>; rel="next""#, Some("/v2/a/tags/list?last=x&n=2")),
+            ("<a>; rel=prev, <b>; title=x; REL=Next", Some("b")),
+            ("<a>;rel=\"next\";x=y", Some("a")),
+            ("<a>", None),
+            ("<a>; rel=nextone", None),
+            ("<a; rel=next", None),
+            ("", None),
+        ] {
+            assert_eq!(next_link(links).as_deref(), next, "{links}");
+        }
+        let mut noise = crate::testing::Noise::new(47);
+        for _ in 0..10_000 {
+            let _ = next_link(&noise.text("<a>;, rel=\"next\"é", 40));
+        }
+    }
+
+    #[test]
+    fn says_when_few_pulls_are_left() {
+        let said = |limit, left| few_left(limit, left).unwrap_or_default();
+        assert_eq!(said("100;w=21600", "9;w=21600"), "9 of 100 pulls in 6 h are left");
+        assert_eq!(said("200", "0"), "0 of 200 pulls are left");
+        assert_eq!(said("5;w=60", "0;w=60"), "0 of 5 pulls in 1 min are left");
+        for (limit, left) in
+            [("100;w=21600", "10;w=21600"), ("", ""), ("0", "0"), ("x", "1"), ("100", "-1"), ("9", "9")]
+        {
+            assert_eq!(said(limit, left), "", "{limit} {left}");
+        }
+        assert_eq!(warning(r#"299 - "old \"x\"""#).as_deref(), Some("old \"x\""));
+        for other in ["", "299 -", "199 - \"x\"", "299 - \"", "299 - x"] {
+            assert_eq!(warning(other), None, "{other}");
+        }
+        let mut noise = crate::testing::Noise::new(41);
+        for _ in 0..5_000 {
+            let _ = few_left(&noise.text("0129;w= é", 24), &noise.text("0129;w= ", 24));
+            let _ = warning(&noise.text("299 -\"\\é", 12));
+        }
     }
 
     #[test]

@@ -95,6 +95,17 @@ test_pull_from_a_real_registry() {
   done
   rm -rf oci && skopeo copy -q --insecure-policy oci-archive:image.tar oci:oci:image && umoci unpack --rootless --image oci:image bundle
   is "$(sha256sum < bundle/rootfs/two/big)" "$(sha256sum < two/big)"
+  # Layers in zstd pass as they are.
+  skopeo copy -q --insecure-policy --dest-decompress oci:layout:image dir:plain
+  skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd dir:plain dir:packed
+  # Without what skopeo remembers of earlier copies: it would send the gzipped ones instead.
+  mount -t tmpfs cache /var/lib/containers
+  skopeo copy -q --insecure-policy --dest-tls-verify=false dir:packed docker://127.0.0.1:5000/group/zstd:7
+  pulls 127.0.0.1:5000/group/zstd:7
+  is "$(awk -F'\t' '$1 == "layer" { print $2 }' records | sort -u)" application/vnd.oci.image.layer.v1.tar+zstd
+  layer() { awk -F'\t' -v word="$1" '$1 == word { print substr($3, 8) }' records; }
+  for layer in $(layer layer); do zstd -dc "unpacked/blobs/sha256/$layer" | sha256sum | sed 's/^/sha256:/; s/ .*//'; done >diffs
+  is "$(cat diffs)" "$(jq -r '.rootfs.diff_ids[]' "unpacked/blobs/sha256/$(layer config)")"
   # The same registry's noes.
   refuses "No image named '127.0.0.1:5000/group/oci:8' exists$" 127.0.0.1:5000/group/oci 8
   refuses "No image named '127.0.0.1:5000/none:latest' exists$" 127.0.0.1:5000/none
@@ -153,6 +164,9 @@ test_pull_index_and_platform() {
   good=$(digest)
   pulls --platform linux/amd64 "$evil/index"
   is "$(digest)" "$good"
+  # An artifact without a platform is not the image for all.
+  pulls --platform linux/amd64 "$evil/signed"
+  is "$(digest)" "$good"
   pulls --platform linux/arm64 "$evil/index"
   pulls --platform linux/amd64 "$evil/nested"
   is "$(digest)" "$good"
@@ -164,7 +178,10 @@ test_pull_refuses_what_is_no_image() {
   pulls "$evil/docker"
   refuses "it has no image for linux/[a-z0-9]*, only for linux/s390x \(choose one with --platform\)" "$evil/no-platform"
   refuses "schema 1" "$evil/schema1"
-  refuses "not a container image" "$evil/chart"
+  refuses "not a container image but holds application/vnd.cncf.helm.config" "$evil/chart"
+  refuses "not a container image but holds text/x-recipe" "$evil/artifact"
+  refuses "what would be a layer is application/vnd.in-toto\\+json" "$evil/attestation"
+  refuses "only sha256 digests are known here" "$evil/sha512"
   refuses "both an index and a manifest" "$evil/both"
   refuses "names 2 layers, the manifest 1" "$evil/fewer-layers"
   refuses "media type is not of the form" "$evil/record-in-type"
@@ -193,6 +210,12 @@ test_pull_status_codes() {
   pulls "$evil/503-twice"
   is "$(grep -c /503-twice/manifests/latest requests)" 3
   pulls "$evil/reset-once"
+  # What a registry wants known is said once: an index and a manifest say the same.
+  pulls "$evil/many-left"
+  pull --platform linux/amd64 "$evil/few-left" 2>err
+  is "$(cat err)" "bocker-pull: $evil: 3 of 100 pulls in 6 h are left
+bocker-pull: $evil: this ends soon"
+  whole image.tar few-left
   refuses "." "$evil/reset"
 }
 
@@ -307,6 +330,133 @@ test_pull_tokens() {
   like "$(cat foreign)" "GET /token/x"
 }
 
+# Files of logins, in a home of their own.
+logins() {
+  export HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run
+  unset DOCKER_CONFIG XDG_CONFIG_HOME REGISTRY_AUTH_FILE
+  mkdir -p home/.docker home/.config/containers run/containers
+}
+# auths HOST[/PATH] LOGIN: a file with one login
+auths() { printf '{"auths":{"%s":{"auth":"%s"}}}' "$1" "$(printf %s "$2" | base64 -w 0)"; }
+
+test_pull_logins_from_files() {
+  evil
+  logins
+  refuses "401 Unauthorized: who\? \(no such image, or it needs a login\)" "$evil/login"
+  # Each place, and a more specific key before a less specific one.
+  local file
+  for file in home/.docker/config.json home/.config/containers/auth.json run/containers/auth.json; do
+    auths "$evil" user:secret >"$file"
+    pulls "$evil/login"
+    rm "$file"
+  done
+  auths "https://$evil/v1/" user:secret | jq .auths >home/.dockercfg
+  pulls "$evil/login"
+  rm home/.dockercfg
+  jq -s '{auths: (.[0].auths + .[1].auths)}' <(auths "$evil" user:wrong) <(auths "$evil/login" user:secret) >home/.docker/config.json
+  pulls "$evil/login"
+  mkdir elsewhere && mv home/.docker/config.json elsewhere
+  DOCKER_CONFIG=$PWD/elsewhere pulls "$evil/login"
+  REGISTRY_AUTH_FILE=$PWD/elsewhere/config.json pulls "$evil/login"
+  REGISTRY_AUTH_FILE=$PWD/none refuses "read $PWD/none: No such file or directory" "$evil/login"
+  auths "$evil" user:wrong >run/containers/auth.json
+  refuses "401 Unauthorized: who\? \(the login of $PWD/run/containers/auth.json is refused\)" "$evil/login"
+  printf '{"auths":{"%s":{"auth":"%s"' "$evil" secret >run/containers/auth.json
+  refuses "read $PWD/run/containers/auth.json: it is not a file of logins" "$evil/login"
+  unlike "$(cat err)" secret
+  # Where nobody asks, nothing is read and nothing is sent.
+  pulls "$evil/good"
+  unlike "$(grep /v2/good requests)" 'auth=[^-]'
+}
+
+test_pull_logins_at_a_token_server() {
+  evil
+  logins
+  refuses "401 Unauthorized: wrong password \(no such image, or it needs a login\)" "$evil/login-token"
+  auths "$evil" user:secret >home/.docker/config.json
+  : >requests
+  pulls "$evil/login-token"
+  like "$(cat requests)" "^GET /token/login-token\?.* auth=Basic $(printf user:secret | base64) "
+  is "$(grep -c 'GET /v2/.* auth=Basic' requests || true)" 0 "the login went to the registry, too"
+  auths "$evil" user:wrong >home/.docker/config.json
+  refuses "401 Unauthorized: wrong password \(the login of $PWD/home/.docker/config.json is refused\)" "$evil/login-token"
+  # An identity token, in both spellings.
+  printf '{"auths":{"%s":{"auth":"dTpw","identitytoken":"identity/secret+x="}}}' "$evil" >home/.docker/config.json
+  pulls "$evil/login-identity"
+  unlike "$(grep -v ^POST requests)" identity/secret
+  auths "$evil" '<token>:identity/secret+x=' >home/.docker/config.json
+  pulls "$evil/login-identity"
+  auths "$evil" '<token>:wrong' >home/.docker/config.json
+  refuses "401 Unauthorized: bad form \(the login of $PWD/home/.docker/config.json is refused\)" "$evil/login-identity"
+  refuses "a login follows no redirect" "$evil/login-identity-away"
+  is "$(cat foreign)" "" "requests to the foreign port"
+}
+
+test_pull_logins_from_helpers() {
+  evil
+  logins
+  mkdir helpers
+  mount --bind helpers /usr/local/bin
+  helper() { printf '#!/bin/sh\n%s\n' "$2" >"helpers/docker-credential-$1" && chmod 755 "helpers/docker-credential-$1"; }
+  # shellcheck disable=SC2016 # expanded by the helper
+  answer='read -r server || :; echo "$* $server" >>'$PWD'/asked; printf '\''{"ServerURL":"%s","Username":"user","Secret":"secret"}'\'' "$server"'
+  helper good "$answer"
+  echo '{"credsStore":"good"}' >home/.docker/config.json
+  pulls "$evil/login"
+  # Twice: for the manifest, and for the blobs.
+  is "$(cat asked)" "get $evil
+get $evil"
+  printf '{"credsStore":"none","credHelpers":{"%s":"good"}}' "$evil" >home/.docker/config.json
+  pulls "$evil/login"
+  # shellcheck disable=SC2016
+  helper token 'cat >/dev/null; echo "{\"Username\":\"<token>\",\"Secret\":\"identity/secret+x=\"}"'
+  echo '{"credsStore":"token"}' >home/.docker/config.json
+  pulls "$evil/login-identity"
+  # One that is not there hinders nobody whose image is for all; the one in PATH is not run.
+  echo '{"credsStore":"desktop"}' >home/.docker/config.json
+  mkdir path && cp helpers/docker-credential-good path/docker-credential-desktop
+  PATH=$PWD/path:$PATH pulls "$evil/bearer"
+  PATH=$PWD/path:$PATH refuses "401 Unauthorized: who\? \(docker-credential-desktop is not in /usr/local/bin, /usr/bin, /bin\)" "$evil/login"
+  helper lost 'echo credentials not found in native keychain; exit 1'
+  echo '{"credsStore":"lost"}' >home/.docker/config.json
+  refuses "401 Unauthorized: who\? \(no such image, or it needs a login\)" "$evil/login"
+  auths "$evil" user:secret >home/.dockercfg && jq .auths home/.dockercfg >cfg && mv cfg home/.dockercfg
+  pulls "$evil/login"
+  umount /usr/local/bin
+}
+
+test_pull_logins_say_the_shell_that_does_the_same() {
+  evil
+  logins
+  same() {
+    pulls "$1"
+    is "$(bocker-pull manifest --dry-run "$1" | sh -e)" "$(cat records)" "records of $1"
+    bocker-pull fetch --dry-run <records | sh -e >said.tar
+    cmp image.tar said.tar || fail "$1: the shell makes another archive"
+    bocker-pull manifest --dry-run "$1" >said
+    unlike "$(cat said)" "secret|$(printf user:secret | base64)|$(printf '<token>:identity' | base64)"
+  }
+  auths "$evil" user:secret >"home/.docker/config.json"
+  same "$evil/login"
+  same "$evil/login-token"
+  same "$evil/bearer"
+  same "$evil/good"
+  printf '{"auths":{"%s":{"username":"user","password":"secret"}}}' "$evil" >home/.docker/config.json
+  same "$evil/login"
+  mkdir helpers
+  mount --bind helpers /usr/local/bin
+  printf '#!/bin/sh\necho credentials not found; exit 1\n' >helpers/docker-credential-none
+  printf '#!/bin/sh\ncat >/dev/null; echo "{\\"Username\\":\\"<token>\\",\\"Secret\\":\\"identity/secret+x=\\"}"\n' >helpers/docker-credential-token
+  chmod 755 helpers/*
+  echo '{"credsStore":"none"}' >home/.config/containers/auth.json
+  same "$evil/login"
+  echo '{"credsStore":"token"}' >home/.docker/config.json
+  same "$evil/login-identity"
+  printf '{"auths":{"%s":{"identitytoken":"identity/secret+x="}}}' "$evil" >home/.docker/config.json
+  same "$evil/login-identity"
+  umount /usr/local/bin
+}
+
 test_pull_redirects() {
   evil
   pulls "$evil/redirect"
@@ -320,22 +470,30 @@ test_pull_redirects() {
   is "$(cat foreign)" "" "requests to the foreign port"
 }
 
-test_pull_over_tls() {
-  # Names that are not loopback to the tool, and a certificate authority of their own.
-  printf '127.0.0.1 localhost registry.test cdn.test\n' > hosts
+# Names that are not loopback to the tool, an authority of their own (ca.pem), and certificates of it (cert.pem, key.pem).
+certificates() {
+  printf '127.0.0.1 localhost registry.test cdn.test auth.test mirror.test\n' > hosts
   mount --bind hosts /etc/hosts
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=ca \
-    -addext basicConstraints=critical,CA:TRUE 2>/dev/null
-  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out request.pem -subj /CN=registry.test 2>/dev/null
-  printf 'subjectAltName=DNS:registry.test,DNS:cdn.test\n' > extensions
+  local key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+  openssl req -x509 "${key[@]}" -days 2 -keyout ca.key -out ca.pem -subj /CN=ca -addext basicConstraints=critical,CA:TRUE 2>/dev/null
+  openssl req "${key[@]}" -keyout key.pem -out request.pem -subj /CN=registry.test 2>/dev/null
+  printf 'subjectAltName=DNS:registry.test,DNS:cdn.test,DNS:auth.test,DNS:mirror.test\n' > extensions
   openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem 2>/dev/null
+}
+
+# The misbehaving one as registry.test:8443, and cdn.test:8444, over TLS.
+evil_over_tls() {
+  certificates
   : > requests
   : > cdn
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 8443 requests cdn.test:8444 cert.pem key.pem >registry.ready &
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 8444 cdn - cert.pem key.pem >cdn.ready &
   eventually 20 grep -qs ready registry.ready
   eventually 20 grep -qs ready cdn.ready
+}
 
+test_pull_over_tls() {
+  evil_over_tls
   SSL_CERT_FILE=$PWD/ca.pem pulls registry.test:8443/good
   # Without the authority: refused, and not tried over plain HTTP.
   refuses "invalid peer certificate: UnknownIssuer" registry.test:8443/good
@@ -344,11 +502,64 @@ test_pull_over_tls() {
   is "$(grep -c 'auth=Bearer secret-bearer-cdn' requests)" 4 "manifest and three blobs"
   like "$(cat cdn)" '^GET /cdn/sha256'
   unlike "$(cat cdn)" 'auth=[^-]' "the token went elsewhere"
+  logins
+  auths registry.test:8443 user:secret >home/.docker/config.json
+  : >cdn
+  pulls registry.test:8443/login-cdn
+  like "$(cat cdn)" '^GET /cdn/sha256'
+  refuses . registry.test:8443/login-away
+  like "$(cat requests)" "^GET /token/login-away.* auth=Basic"
+  like "$(cat cdn)" "^GET /token/login-away"
+  unlike "$(cat cdn)" 'auth=[^-]' "the login went elsewhere"
   refuses "is refused: it is not https" registry.test:8443/redirect-private
   refuses "is refused: it is an address inside" registry.test:8443/redirect-metadata
   refuses "is refused: it is not https" registry.test:8443/redirect-loopback
   refuses "is refused: it is an address inside" registry.test:8443/redirect-literal
   refuses "is refused: it is not https" registry.test:8443/bearer-foreign
+  umount /etc/hosts
+}
+
+# real_registry_over_tls AUTH...: Debian's registry as registry.test:8443, with these lines of configuration
+real_registry_over_tls() {
+  mkdir -p registry
+  printf '%s\n' 'version: 0.1' 'log: { level: error, accesslog: { disabled: true } }' \
+    "storage: { filesystem: { rootdirectory: $HOST_DIR/registry } }" \
+    "http: { addr: '127.0.0.1:8443', tls: { certificate: $HOST_DIR/cert.pem, key: $HOST_DIR/key.pem } }" "$@" >tls.yml
+  docker-registry serve tls.yml >registry.log 2>&1 &
+  real=$!
+  eventually 20 listens 127.0.0.1:8443
+}
+
+test_pull_from_a_real_registry_with_logins() {
+  certificates
+  registry
+  logins
+  export SSL_CERT_FILE=$PWD/ca.pem
+  push group/a:1 oci
+  # With passwords.
+  # shellcheck disable=SC2016 # perl's own $
+  perl -e 'print "user:", crypt("secret", q($2y$05$abcdefghijklmnopqrstuu)), "\n"' >htpasswd
+  real_registry_over_tls "auth: { htpasswd: { realm: x, path: $HOST_DIR/htpasswd } }"
+  refuses "401 Unauthorized: authentication required \(no such image, or it needs a login\)" registry.test:8443/group/a:1
+  # What skopeo writes we read.
+  REGISTRY_AUTH_FILE=$PWD/auth.json skopeo login -u user -p secret registry.test:8443 >/dev/null
+  REGISTRY_AUTH_FILE=$PWD/auth.json pulls registry.test:8443/group/a:1
+  refuses "401" registry.test:8443/group/a:1
+  auths registry.test:8443 user:wrong >home/.docker/config.json
+  refuses "401 Unauthorized: authentication required \(the login of .*config.json is refused\)" registry.test:8443/group/a:1
+  kill "$real" && wait "$real" 2>/dev/null || :
+  # With tokens.
+  python3 "$repo/tests/token-server.py" 127.0.0.1 8444 tokens cert.pem key.pem >tokens.ready &
+  eventually 20 grep -qs ready tokens.ready
+  real_registry_over_tls "auth: { token: { realm: 'https://auth.test:8444/token', service: real, issuer: tests, rootcertbundle: $HOST_DIR/ca.pem } }"
+  refuses "401 Unauthorized" registry.test:8443/group/a:1
+  auths registry.test:8443 user:secret >home/.docker/config.json
+  : >tokens
+  pulls registry.test:8443/group/a:1
+  is "$(grep -c '^GET .*scope=repository%3Agroup%2Fa%3Apull .*Basic' tokens)" 2 "tokens for manifest and fetch: $(cat tokens)"
+  is "$(skopeo inspect --insecure-policy oci-archive:image.tar | jq -c .Layers)" \
+    "$(skopeo inspect --tls-verify=false docker://127.0.0.1:5000/group/a:1 | jq -c .Layers)"
+  refuses "No image named" registry.test:8443/group/a:2
   umount /etc/hosts
 }
 
