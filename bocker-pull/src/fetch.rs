@@ -56,17 +56,17 @@ impl Act for Step {
 }
 
 fn plan(image: &Image) -> Vec<Step> {
-    let Image { reference, bytes, manifest } = image;
+    let Image { reference, bytes, manifest, have } = image;
     let index = index(image);
-    let mut names = vec![MARKER.0.to_owned(), path(&Digest::of(bytes)), path(&manifest.config.digest)];
-    names.extend(manifest.layers.iter().map(|layer| path(&layer.digest)));
+    let wanted = |blob: &&Descriptor| !have.contains(&blob.digest);
+    let config = Some(&manifest.config).filter(wanted);
+    let layers: Vec<_> = manifest.layers.iter().filter(wanted).collect();
+    let mut names = vec![MARKER.0.to_owned(), path(&Digest::of(bytes))];
+    names.extend(config.iter().chain(&layers).map(|blob| path(&blob.digest)));
     names.push("index.json".into());
-    let mut plan = vec![
-        Step::Start(reference.clone()),
-        Step::Manifest(bytes.clone()),
-        Step::Config(manifest.config.clone(), manifest.layers.len()),
-    ];
-    plan.extend(manifest.layers.iter().cloned().map(Step::Layer));
+    let mut plan = vec![Step::Start(reference.clone()), Step::Manifest(bytes.clone())];
+    plan.extend(config.map(|config| Step::Config(config.clone(), manifest.layers.len())));
+    plan.extend(layers.into_iter().cloned().map(Step::Layer));
     plan.push(Step::Finish(index, names));
     plan
 }

@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{pool, unpack, verbs};
+use crate::{have, pool, unpack, verbs};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -71,6 +71,8 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
+    /// Pass the records of `bocker-pull manifest` on, and name the blobs that need not be fetched
+    Have,
     /// Make a container, a snapshot of an image; prints its id
     Snapshot {
         /// Numbers that the id may have
@@ -260,6 +262,11 @@ fn run(cli: Cli) -> Result<()> {
                 _ => verbs::Must::Be,
             };
             verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
+        }
+        Verb::Have => {
+            // Nothing is there where there is no store.
+            let store = if pool::ready(&root)? { Some(Store::open(&root)?) } else { None };
+            verbs::print(&have::filter(store.as_ref(), std::io::stdin().lock())?)
         }
         Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),

@@ -4,9 +4,11 @@
 
 pub mod claims;
 mod cli;
+mod have;
 mod import;
 pub mod layer;
 pub mod oci;
+mod pipeline;
 pub mod pool;
 pub mod signal;
 pub mod store;

@@ -130,7 +130,7 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     }
     let _whole = Uninterrupted::begin();
     let new = format!("{NEW}{image}");
-    let forget = ["log", "status", "cmd", "image"].map(|file| format!("{new}/{file}")).to_vec();
+    let forget = ["log", "status", "cmd", "image", "manifest"].map(|file| format!("{new}/{file}")).to_vec();
     let claim = Step::Snapshot(container.to_string(), new.clone());
     tell(&store.act(claim.clone()), explain)?;
     let mut building = None;
