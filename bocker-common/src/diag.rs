@@ -44,6 +44,11 @@ impl Error {
         Self { line: String::new(), status: FAILURE, quiet: true }
     }
 
+    /// Whether somebody else has explained it.
+    pub fn is_explained_elsewhere(&self) -> bool {
+        self.quiet
+    }
+
     /// A failed write to stdout: quiet where the reader has gone, as `head` does.
     pub fn stdout(error: &std::io::Error) -> Self {
         match error.kind() {

@@ -55,17 +55,17 @@ impl Act for Step {
 
 fn plan(image: &Image, places: Vec<Place>) -> Vec<Step> {
     let (bases, temporary) = (shell::bases(&places), shell::temporary(&places));
-    let Image { reference, bytes, manifest } = image;
+    let Image { reference, bytes, manifest, have } = image;
     let index = index(image);
-    let mut names = vec![MARKER.0.to_owned(), path(&Digest::of(bytes)), path(&manifest.config.digest)];
-    names.extend(manifest.layers.iter().map(|layer| path(&layer.digest)));
+    let wanted = |blob: &&Descriptor| !have.contains(&blob.digest);
+    let config = Some(&manifest.config).filter(wanted);
+    let layers: Vec<_> = manifest.layers.iter().filter(wanted).collect();
+    let mut names = vec![MARKER.0.to_owned(), path(&Digest::of(bytes))];
+    names.extend(config.iter().chain(&layers).map(|blob| path(&blob.digest)));
     names.push("index.json".into());
-    let mut plan = vec![
-        Step::Start(reference.clone(), places),
-        Step::Manifest(bytes.clone()),
-        Step::Config(manifest.config.clone(), manifest.layers.len(), bases.clone()),
-    ];
-    plan.extend(manifest.layers.iter().map(|layer| Step::Layer(layer.clone(), bases.clone())));
+    let mut plan = vec![Step::Start(reference.clone(), places), Step::Manifest(bytes.clone())];
+    plan.extend(config.map(|config| Step::Config(config.clone(), manifest.layers.len(), bases.clone())));
+    plan.extend(layers.into_iter().map(|layer| Step::Layer(layer.clone(), bases.clone())));
     plan.push(Step::Finish(index, names, temporary));
     plan
 }

@@ -24,6 +24,8 @@ pub struct Image {
     pub bytes: Vec<u8>,
     /// The manifest as we read it.
     pub manifest: Manifest,
+    /// Blobs that whoever reads the layout has, and wants no more.
+    pub have: Vec<Digest>,
 }
 
 impl Image {
@@ -33,7 +35,7 @@ impl Image {
     /// The reason.
     pub fn new(reference: &Reference, bytes: Vec<u8>, manifest: Manifest) -> Result<Self> {
         let pinned = format!("{}@{}", reference.name(), Digest::of(&bytes));
-        Ok(Self { reference: Reference::parse(&pinned, None)?, bytes, manifest })
+        Ok(Self { reference: Reference::parse(&pinned, None)?, bytes, manifest, have: Vec::new() })
     }
 
     /// The manifest as a descriptor.
@@ -54,6 +56,7 @@ impl Image {
             line("config", &self.manifest.config),
         ];
         lines.extend(self.manifest.layers.iter().map(|layer| line("layer", layer)));
+        lines.extend(self.have.iter().map(|digest| format!("have\t{digest}")));
         lines.push("end\n".into());
         lines.join("\n")
     }
@@ -66,7 +69,7 @@ impl Image {
     pub fn read(input: impl BufRead) -> Result<Self> {
         let wrong = |reason: &str| Error::new("read", "records", reason).hint("bocker-pull manifest NAME makes them");
         let mut input = input.take(SIZE_MAX);
-        let (mut reference, mut own, mut config, mut layers) = (None, None, None, Vec::new());
+        let (mut reference, mut own, mut config, mut layers, mut have) = (None, None, None, Vec::new(), Vec::new());
         loop {
             let mut line = Vec::new();
             input.read_until(b'\n', &mut line).map_err(|e| Error::new("read", "records", e))?;
@@ -90,6 +93,7 @@ impl Image {
                     own = Some((descriptor, bytes));
                 }
                 "config" => config = Some(descriptor(&mut words).map_err(|e| wrong(&e))?),
+                "have" => have.push(words.next().unwrap_or("").parse().map_err(|_| wrong("'have' names no digest"))?),
                 "layer" => layers.push(descriptor(&mut words).map_err(|e| wrong(&e))?),
                 "failed" => return Err(Error::explained_elsewhere()),
                 "end" => break,
@@ -109,7 +113,7 @@ impl Image {
         if reference.digest() != Some(own.digest) || manifest.config != config || manifest.layers != layers {
             return Err(wrong("they do not say what their manifest says"));
         }
-        Ok(Self { reference, bytes, manifest })
+        Ok(Self { reference, bytes, manifest, have })
     }
 }
 

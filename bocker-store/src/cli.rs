@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{diff, export, from_tar, fsck, inspect, names, pool, prune, unpack, usage, verbs, volumes};
+use crate::{diff, export, from_tar, fsck, have, inspect, names, pool, prune, unpack, usage, verbs, volumes};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -81,6 +81,8 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
+    /// Pass the records of `bocker-pull manifest` on, and name the blobs that need not be fetched
+    Have,
     /// Make a container, a snapshot of an image; prints its id
     Snapshot {
         /// Numbers that the id may have
@@ -454,6 +456,11 @@ fn run(cli: Cli) -> Result<()> {
                 _ => verbs::Must::Be,
             };
             verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
+        }
+        Verb::Have => {
+            // Nothing is there where there is no store.
+            let store = if pool::ready(&root)? { Some(Store::open(&root)?) } else { None };
+            verbs::print(&have::filter(store.as_ref(), std::io::stdin().lock())?)
         }
         Verb::Volume(verb) => volume(&root, verb),
         Verb::Diff { json, setup, container } => {

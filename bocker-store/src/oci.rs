@@ -246,10 +246,8 @@ impl Manifest {
         }
         for layer in &layers {
             let kind = layer.media_type.as_str();
-            if kind.ends_with("+zstd") || kind.ends_with(".zstd") {
-                return Err(wrong(what, "zstd layers are not supported yet").hint("an image with gzip layers"));
-            }
-            let tar = [".tar", ".tar+gzip", ".tar.gzip"].iter().any(|end| kind.ends_with(end));
+            let tar =
+                [".tar", ".tar+gzip", ".tar.gzip", ".tar+zstd", ".tar.zstd"].iter().any(|end| kind.ends_with(end));
             let image = kind.starts_with("application/vnd.oci.image.layer.")
                 || kind.starts_with("application/vnd.docker.image.rootfs.");
             if !(kind.is_empty() || tar && image) {
@@ -383,8 +381,9 @@ mod tests {
         let layer = |kind: &str| format!(r#"{{"mediaType":"{kind}","digest":"{D}","size":3}}"#);
         let oci = layer("application/vnd.oci.image.layer.v1.tar+gzip");
         let docker = layer("application/vnd.docker.image.rootfs.diff.tar.gzip");
-        let parsed = Manifest::parse(manifest("", &format!("{oci},{docker}")).as_bytes()).unwrap();
-        assert_eq!((parsed.config.size, parsed.layers.len()), (2, 2));
+        let zstd = layer("application/vnd.oci.image.layer.v1.tar+zstd");
+        let parsed = Manifest::parse(manifest("", &format!("{oci},{docker},{zstd}")).as_bytes()).unwrap();
+        assert_eq!((parsed.config.size, parsed.layers.len()), (2, 3));
 
         let many = vec![oci.clone(); 128].join(",");
         for (text, why) in [
@@ -394,7 +393,7 @@ mod tests {
             (manifest(r#","Layers":[]"#, ""), "in case only"),
             (manifest(r#","annotations":{"a":"b","a":"c"}"#, ""), "twice"),
             (manifest(r#","mediaType":"application/vnd.oci.image.index.v1+json""#, ""), "not an image manifest"),
-            (manifest("", &layer("application/vnd.oci.image.layer.v1.tar+zstd")), "zstd"),
+            (manifest("", &layer("application/vnd.oci.image.layer.v1.tar+xz")), "not a layer"),
             (manifest("", &layer("application/wasm")), "not a layer"),
             (manifest("", &many), "127"),
             (manifest("", r#"{"digest":"sha256:../x","size":3}"#), "not a digest"),

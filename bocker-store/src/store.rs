@@ -4,6 +4,7 @@
 //! whole. While it is being made its directory is locked (flock(2)): what is left over by a crash has no lock, and
 //! [`Store::sweep`] finds it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
@@ -21,6 +22,7 @@ use rustix::io::Errno;
 use crate::claims::{self, Claims};
 use crate::layer::{is_dir, lstat, names};
 use crate::names;
+use crate::oci::Digest;
 use crate::reference::Reference;
 use crate::sys;
 
@@ -32,6 +34,8 @@ pub(crate) const SUBVOLUME_ROOT: u64 = 256;
 pub const NEW: &str = ".new_";
 /// The directory of the layers.
 pub const LAYERS: &str = "layers";
+/// A layer's file that says which blob it came from and which layer is below: digest, chain id or `-`.
+pub(crate) const ORIGIN: &str = "origin";
 /// Bytes read of a text file for a listing, at most.
 const MAX_TEXT: u64 = 4 << 20;
 
@@ -198,6 +202,7 @@ fn unpack_script(image: &str) -> String {
         r#"new={image}; mkdir "$new/rootfs" "$new/oci"; tar -xC "$new/oci"
 blob() {{ echo "$new/oci/blobs/$(echo "$1" | tr : /)"; }}
 manifest=$(blob "$(jq -r '.manifests[0].digest' "$new/oci/index.json")")
+printf 'sha256:%s\n' "${{manifest##*/}}" > "$new/manifest"
 cp "$(blob "$(jq -r .config.digest "$manifest")")" "$new/config"
 jq -r '.layers[].digest' "$manifest" | while read -r layer; do
   tar --numeric-owner --xattrs --xattrs-include='*' --delay-directory-restore -xpf "$(blob "$layer")" -C "$new/rootfs"
@@ -412,14 +417,30 @@ impl Store {
         Ok(File::from(fd))
     }
 
-    /// A text file without its last newline; empty if there is none.
-    pub(crate) fn text(&self, id: Id, file: &str) -> Vec<u8> {
+    /// The images that this manifest described when they were unpacked, ascending.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn images_of(&self, manifest: &Digest) -> Result<Vec<Id>> {
+        let mut images = self.list(Kind::Image)?;
+        images.retain(|image| self.text(*image, "manifest") == manifest.as_str().as_bytes());
+        Ok(images)
+    }
+
+    /// A file beside `rootfs`; empty if there is none.
+    pub(crate) fn bytes(&self, id: Id, file: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Ok(file) = self.open_text(id, file)
             && file.take(MAX_TEXT).read_to_end(&mut bytes).is_err()
         {
             bytes.clear();
         }
+        bytes
+    }
+
+    /// A text file without its last newline; empty if there is none.
+    pub(crate) fn text(&self, id: Id, file: &str) -> Vec<u8> {
+        let mut bytes = self.bytes(id, file);
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         }
@@ -800,6 +821,28 @@ impl LayerStore {
             Err(Errno::EXIST) => Ok(false),
             Err(e) => Err(Error::new("rename to", chain, std::io::Error::from(e))),
         }
+    }
+
+    /// Which layer came from a blob on top of a layer (`-`: of none): chain ids by layer below and digest.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(crate) fn origins(&self) -> Result<HashMap<(String, String), String>> {
+        let mut origins = HashMap::new();
+        for name in names(&self.dir).map_err(to_nix).map_err(|e| Error::new("list", LAYERS, e))? {
+            let Ok(chain) = String::from_utf8(name) else { continue };
+            let Ok(layer) = rustix::fs::openat(&self.dir, &chain, DIRECTORY, Mode::empty()) else { continue };
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let Ok(file) = rustix::fs::openat(&layer, ORIGIN, flags, Mode::empty()) else { continue };
+            let mut text = String::new();
+            if File::from(file).take(1024).read_to_string(&mut text).is_ok()
+                && let Some((blob, below)) = text.trim_end().split_once('\t')
+                && !chain.starts_with(NEW)
+            {
+                origins.insert((below.to_owned(), blob.to_owned()), chain);
+            }
+        }
+        Ok(origins)
     }
 
     fn delete(&self, name: &str) -> Result<()> {

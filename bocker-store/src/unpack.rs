@@ -2,27 +2,32 @@
 //!
 //! What `bocker-pull fetch` writes has manifest, configuration and layers in the order in which they are needed, so
 //! layers are applied as they arrive. A blob that comes early (as skopeo orders its archives) waits in an unnamed file.
-//! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). The image gets
-//! its name when all of this was right, the stream was whole, and the data is on the disk.
+//! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). A layer gets its
+//! name when that was right and its data is on the disk, which another thread sees to while the next layer comes. The
+//! image gets its name when the stream was whole, too.
+//!
+//! A layer remembers the blob that it came from and the layer below: so `bocker-store have` knows, before anything is
+//! fetched, which blobs nobody needs.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
 
 use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::{Explain, tell};
 use bocker_common::{Error, Id, Kind, Result};
-use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use crate::layer::{Applier, Budget};
 use crate::oci::{self, Config, Descriptor, Digest, MAX_JSON, Manifest};
+use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
-use crate::store::{LayerStore, Step, Store};
+use crate::store::{Building, LayerStore, ORIGIN, Step, Store};
 use crate::sys;
 use crate::tarball::{self, shown};
 
@@ -64,7 +69,11 @@ impl<R: Read> Read for Hashed<R> {
 /// What is known of the image so far.
 struct Unpacker<'a> {
     store: &'a Store,
-    layers: LayerStore,
+    layers: &'a LayerStore,
+    /// Layers that are complete but have no name yet, lowest first.
+    made: Vec<Made<'a>>,
+    /// Brings the data of so many of them to the disk.
+    syncing: Option<(JoinHandle<rustix::io::Result<()>>, usize)>,
     explain: Explain,
     budget: Budget,
     /// Verified blobs that wait.
@@ -75,11 +84,20 @@ struct Unpacker<'a> {
     chain: Vec<Digest>,
     /// Layers that are there.
     done: usize,
+    /// The name that the last of them has now.
+    top: Option<String>,
     index: Option<(Vec<Descriptor>, Option<String>)>,
     layout: bool,
     /// A blob's bytes were not what its digest says.
     damaged: Cell<bool>,
     dropped: BTreeSet<String>,
+}
+
+/// A complete layer that waits for its name.
+struct Made<'a> {
+    building: Building<'a>,
+    new: String,
+    chain: Digest,
 }
 
 fn reading(error: io::Error) -> Error {
@@ -114,7 +132,9 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
     let layers = store.hold_layers()?;
     let unpacker = Unpacker {
         store,
-        layers,
+        layers: &layers,
+        made: Vec::new(),
+        syncing: None,
         explain,
         budget,
         waiting: HashMap::new(),
@@ -122,14 +142,17 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
         config: None,
         chain: Vec::new(),
         done: 0,
+        top: None,
         index: None,
         layout: false,
         damaged: Cell::new(false),
         dropped: BTreeSet::new(),
     };
     let done = unpacker.run(stdin, source, &interrupt);
-    if done.is_err() {
-        // Layers that were complete before the failure; nobody lists them.
+    drop(layers);
+    if done.as_ref().is_err_and(|error| !error.is_explained_elsewhere() && interrupt.check().is_ok()) {
+        // Nobody lists its layers. Where the registry went away or somebody said stop they stay until the next gc, for the
+        // next try goes on from there.
         let _ = store.prune(None, Explain::default(), |_| Ok(()));
     }
     done.map_err(|error| interrupt.or(error))
@@ -142,6 +165,18 @@ impl Unpacker<'_> {
     }
 
     fn run(mut self, stdin: OwnedFd, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
+        match self.receive(stdin, interrupt) {
+            Ok(()) => self.publish(source, interrupt),
+            Err(error) => {
+                // What is complete gets its name, for the next try.
+                let _ = self.sync(true);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the stream to its end.
+    fn receive(&mut self, stdin: OwnedFd, interrupt: &Interrupt) -> Result<()> {
         let input = BufReader::with_capacity(256 << 10, Interruptible::new(stdin, interrupt));
         let mut stream = tarball::Reader::new(input);
         let mut count = 0;
@@ -173,14 +208,13 @@ impl Unpacker<'_> {
                 return Err(Error::new("read", "stdin", "there is data after the end of the archive"));
             }
             if length == 0 {
-                break;
+                return Ok(());
             }
             rest.consume(length);
         }
-        self.publish(source, interrupt)
     }
 
-    fn entry(&mut self, entry: &tarball::Entry, data: &mut impl Read) -> Result<()> {
+    fn entry(&mut self, entry: &tarball::Entry, data: &mut (impl Read + Send)) -> Result<()> {
         let wrong = |why: &str| Error::new("read", "stdin", format!("'{}' {why}", shown(&entry.path)));
         let path = String::from_utf8_lossy(&entry.path).into_owned();
         let path = path.trim_start_matches("./").trim_end_matches('/');
@@ -234,7 +268,7 @@ impl Unpacker<'_> {
         manifest.layers.iter().skip(self.done + 1).any(|layer| layer.digest == *digest)
     }
 
-    fn blob(&mut self, digest: Digest, size: u64, data: &mut impl Read) -> Result<()> {
+    fn blob(&mut self, digest: Digest, size: u64, data: &mut (impl Read + Send)) -> Result<()> {
         if self.next_layer().is_some_and(|layer| layer.digest == digest) && !self.again(&digest) {
             self.layer(&digest, size, data)?;
             return self.advance();
@@ -242,7 +276,14 @@ impl Unpacker<'_> {
         let layer =
             self.manifest.as_ref().map(|(_, manifest)| manifest.layers.iter().any(|layer| layer.digest == digest));
         let mut data = Hashed::new(data);
-        if self.waiting.contains_key(&digest) || (layer == Some(false) && size > MAX_JSON) {
+        let needed = self.manifest.as_ref().is_none_or(|(_, manifest)| {
+            let later = manifest.layers.iter().skip(self.done).any(|layer| layer.digest == digest);
+            later || self.config.is_none() && manifest.config.digest == digest
+        });
+        if self.waiting.contains_key(&digest)
+            || layer == Some(true) && !needed
+            || layer == Some(false) && size > MAX_JSON
+        {
             // Here already, or nothing of ours: only its word is checked.
             let actual = data.finish().map_err(reading)?;
             return if actual == digest { Ok(()) } else { Err(self.mismatch(&digest, &actual)) };
@@ -298,21 +339,33 @@ impl Unpacker<'_> {
                     "its size is not the manifest's",
                 ));
             }
-            let config = Config::parse(&bytes)?;
-            let layers = self.manifest.as_ref().map_or(0, |(_, manifest)| manifest.layers.len());
-            if config.diff_ids.len() != layers {
-                let diffs = config.diff_ids.len();
-                return Err(Error::new("read", "config", format!("{diffs} diff_ids for {layers} layers")));
-            }
-            self.chain = oci::chain(&config.diff_ids);
-            self.config = Some((bytes, config));
+            self.configure(bytes)?;
         }
         self.advance()
+    }
+
+    /// The configuration says which layers the blobs are.
+    fn configure(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let config = Config::parse(&bytes)?;
+        let layers = self.manifest.as_ref().map_or(0, |(_, manifest)| manifest.layers.len());
+        if config.diff_ids.len() != layers {
+            let diffs = config.diff_ids.len();
+            return Err(Error::new("read", "config", format!("{diffs} diff_ids for {layers} layers")));
+        }
+        self.chain = oci::chain(&config.diff_ids);
+        self.config = Some((bytes, config));
+        Ok(())
     }
 
     /// Applies the layers that wait, as far as their order allows.
     fn advance(&mut self) -> Result<()> {
         while let Some(digest) = self.next_layer().map(|layer| layer.digest.clone()) {
+            // The store has the layer: its blob is not needed, whether it comes or not.
+            if self.layers.open(self.chain[self.done].as_str())?.is_some() {
+                self.top = Some(self.chain[self.done].to_string());
+                self.done += 1;
+                continue;
+            }
             let Some(mut file) = self.waiting.remove(&digest) else { break };
             let again = self.again(&digest);
             let size = file.rewind().and_then(|()| file.metadata()).map_err(|e| Error::new("read", &digest, e))?.len();
@@ -325,30 +378,21 @@ impl Unpacker<'_> {
     }
 
     /// Makes the next layer's subvolume from the blob, or only verifies the blob if the subvolume is there.
-    fn layer(&mut self, digest: &Digest, size: u64, blob: &mut impl Read) -> Result<()> {
+    fn layer(&mut self, digest: &Digest, size: u64, blob: &mut (impl Read + Send)) -> Result<()> {
         let Some(descriptor) = self.next_layer() else { return Ok(()) };
         if descriptor.size != size {
             return Err(Error::new("verify", format_args!("blob {digest}"), "its size is not the manifest's"));
         }
         let chain = self.chain[self.done].clone();
         let mut blob = Hashed::new(blob);
-        if self.layers.open(chain.as_str())?.is_some() {
-            let actual = blob.finish().map_err(reading)?;
-            if actual != *digest {
-                return Err(self.mismatch(digest, &actual));
-            }
-            self.done += 1;
-            return Ok(());
-        }
         let new = Store::new_layer_name(chain.as_str());
         let at = |name: &str| format!("layers/{name}");
-        let below = self.done.checked_sub(1).map(|below| self.chain[below].as_str());
-        self.tell(match below {
+        self.tell(match &self.top {
             Some(below) => Step::Snapshot(at(below), at(&new)),
             None => Step::Subvolume(at(&new)),
         })?;
-        let building = self.store.claim_layer(&self.layers, below, &new)?;
-        if below.is_none() {
+        let building = self.store.claim_layer(self.layers, self.top.as_deref(), &new)?;
+        if self.top.is_none() {
             rustix::fs::mkdirat(building.fd(), "rootfs", Mode::from_raw_mode(0o755))
                 .map_err(|e| Error::new("create", "rootfs", io::Error::from(e)))?;
         }
@@ -381,15 +425,54 @@ impl Unpacker<'_> {
                 format!("its diff id is {diff}, not the configuration's"),
             ));
         }
-        self.tell(Step::Sync)?;
-        self.store.apply(&Step::Sync)?;
-        self.tell(Step::Seal(at(&new)))?;
-        sys::subvolume_set_read_only(building.fd()).map_err(|e| Error::new("seal", &new, e))?;
-        self.tell(Step::Publish(at(&new), at(chain.as_str())))?;
-        if self.layers.publish(&new, chain.as_str())? {
-            building.keep();
+        let below = self.done.checked_sub(1).map_or("-", |below| self.chain[below].as_str());
+        let origin = Step::Write(at(&format!("{new}/{ORIGIN}")), format!("{digest}\t{below}\n").into());
+        // The snapshot brought that of the layer below.
+        for step in [Step::Forget(vec![at(&format!("{new}/{ORIGIN}"))]), origin] {
+            self.tell(step.clone())?;
+            self.store.apply(&step)?;
         }
+        self.top = Some(new.clone());
+        self.made.push(Made { building, new, chain });
         self.done += 1;
+        self.sync(false)
+    }
+
+    /// Gives names to the layers whose data is on the disk, and sees to that of the others: on a thread of its own,
+    /// `all`: now.
+    fn sync(&mut self, all: bool) -> Result<()> {
+        let fail = |e| Error::new("sync", self.store.path.display(), io::Error::from(e));
+        if let Some((thread, count)) = self.syncing.take_if(|(thread, _)| all || thread.is_finished()) {
+            thread.join().unwrap_or(Err(rustix::io::Errno::IO)).map_err(fail)?;
+            self.name(count)?;
+        }
+        if self.made.is_empty() || self.syncing.is_some() {
+            return Ok(());
+        }
+        self.tell(Step::Sync)?;
+        if all {
+            self.store.apply(&Step::Sync)?;
+            return self.name(self.made.len());
+        }
+        let store = self.store.dir().try_clone().map_err(|e| Error::new("sync", self.store.path.display(), e))?;
+        self.syncing = Some((std::thread::spawn(move || rustix::fs::syncfs(store)), self.made.len()));
+        Ok(())
+    }
+
+    /// The lowest `count` of the made layers become what they are called.
+    fn name(&mut self, count: usize) -> Result<()> {
+        let at = |name: &str| format!("layers/{name}");
+        for Made { building, new, chain } in self.made.drain(..count).collect::<Vec<_>>() {
+            self.tell(Step::Seal(at(&new)))?;
+            sys::subvolume_set_read_only(building.fd()).map_err(|e| Error::new("seal", &new, e))?;
+            self.tell(Step::Publish(at(&new), at(chain.as_str())))?;
+            if self.layers.publish(&new, chain.as_str())? {
+                building.keep();
+            }
+            if self.top.as_ref() == Some(&new) {
+                self.top = Some(chain.to_string());
+            }
+        }
         Ok(())
     }
 
@@ -398,21 +481,34 @@ impl Unpacker<'_> {
     }
 
     /// The image: a writable snapshot of the top layer, with its texts.
-    fn publish(self, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
+    fn publish(mut self, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
         let incomplete = |what: String| Error::new("read", "stdin", format!("the image is incomplete: {what}"));
-        let (manifests, name) = self.index.ok_or_else(|| incomplete("no index.json".into()))?;
+        let (manifests, name) = self.index.take().ok_or_else(|| incomplete("no index.json".into()))?;
         if !self.layout {
             return Err(incomplete("no oci-layout".into()));
         }
         let [listed] = manifests.as_slice() else {
             return Err(Error::new("read", "index.json", format!("it lists {} images, not one", manifests.len())));
         };
-        let (digest, manifest) = self.manifest.ok_or_else(|| incomplete(format!("no manifest {}", listed.digest)))?;
+        let (digest, manifest) =
+            self.manifest.take().ok_or_else(|| incomplete(format!("no manifest {}", listed.digest)))?;
         if listed.digest != digest {
             return Err(Error::new("read", "index.json", "it lists another manifest than the one that came"));
         }
+        let there = self.store.images_of(&digest)?;
+        if self.config.is_none()
+            && let Some(image) = there.first()
+        {
+            // `bocker-store have` said that it need not be fetched. What it is worth its digest says.
+            let bytes = self.store.bytes(*image, "config");
+            if Digest::of(&bytes) == manifest.config.digest {
+                self.manifest = Some((digest.clone(), manifest.clone()));
+                self.configure(bytes)?;
+                self.advance()?;
+            }
+        }
         let (config, _) =
-            self.config.ok_or_else(|| incomplete(format!("no configuration {}", manifest.config.digest)))?;
+            self.config.take().ok_or_else(|| incomplete(format!("no configuration {}", manifest.config.digest)))?;
         if let Some(layer) = manifest.layers.get(self.done) {
             return Err(incomplete(format!("no layer {}", layer.digest)));
         }
@@ -423,14 +519,23 @@ impl Unpacker<'_> {
             let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
         }
         let source = source.map(str::to_owned).or(name).unwrap_or_else(|| digest.to_string());
+        let source = printable(&source);
+        if let Some(image) = there.into_iter().find(|image| self.store.text(*image, "source") == source.as_bytes()) {
+            let _ = writeln!(io::stderr(), "bocker-store: {image} is {source} already");
+            return Ok(image);
+        }
+        self.sync(true)?;
+        let top = self.chain.last();
         let list: String = self.chain.iter().map(|chain| format!("{chain}\n")).collect();
         let plan = |new: &str| {
-            let mut steps = match self.chain.last() {
+            let mut steps = match &top {
                 Some(top) => vec![Step::Snapshot(format!("layers/{top}"), new.to_owned())],
                 None => vec![Step::Subvolume(new.to_owned()), Step::Directory(format!("{new}/rootfs"))],
             };
             steps.extend([
-                Step::Write(format!("{new}/source"), (printable(&source) + "\n").into()),
+                Step::Forget(vec![format!("{new}/{ORIGIN}")]),
+                Step::Write(format!("{new}/source"), format!("{source}\n").into()),
+                Step::Write(format!("{new}/manifest"), format!("{digest}\n").into()),
                 Step::Write(format!("{new}/config"), config.clone()),
                 Step::Write(format!("{new}/layers"), list.clone().into()),
                 Step::Sync,
@@ -455,23 +560,16 @@ fn copy(from: &mut impl Read, to: &mut File) -> Result<()> {
 }
 
 /// Decompresses a layer and applies it. Returns its diff id and the attributes left out.
-fn apply(blob: &mut impl Read, root: OwnedFd, budget: &mut Budget) -> Result<(Digest, BTreeSet<String>)> {
+fn apply(blob: &mut (impl Read + Send), root: OwnedFd, budget: &mut Budget) -> Result<(Digest, BTreeSet<String>)> {
     let bad = |e| Error::new("unpack", "layer", e);
-    let mut blob = BufReader::with_capacity(256 << 10, blob);
-    let mut magic = Vec::new();
-    blob.by_ref().take(4).read_to_end(&mut magic).map_err(bad)?;
-    // What the bytes are decides, not the media type, as everywhere; the diff id is checked in any case.
-    if magic == [0x28, 0xb5, 0x2f, 0xfd] {
-        return Err(Error::plain("zstd layers are not supported yet").hint("an image with gzip layers"));
-    }
-    let gzip = magic.starts_with(&[0x1f, 0x8b]);
-    let whole = io::Cursor::new(magic).chain(blob);
-    let tar: Box<dyn Read + '_> = if gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
-    let mut archive = tarball::Reader::new(BufReader::with_capacity(256 << 10, Hashed::new(tar)));
-    let dropped = Applier::new(root, budget).apply(&mut archive)?;
-    let mut rest = archive.into_inner();
-    if io::copy(&mut rest.by_ref().take(MAX_TAIL), &mut io::sink()).map_err(bad)? == MAX_TAIL {
-        return Err(Error::new("unpack", "layer", "16 MiB and more after the end of its archive"));
-    }
-    Ok((rest.into_inner().finish().map_err(bad)?, dropped))
+    std::thread::scope(|scope| {
+        let tar = pipeline::inflate(scope, pipeline::pump(scope, blob)).map_err(bad)?;
+        let mut archive = tarball::Reader::new(Hashed::new(tar));
+        let dropped = Applier::new(root, budget).apply(&mut archive)?;
+        let mut rest = archive.into_inner();
+        if io::copy(&mut rest.by_ref().take(MAX_TAIL), &mut io::sink()).map_err(bad)? == MAX_TAIL {
+            return Err(Error::new("unpack", "layer", "16 MiB and more after the end of its archive"));
+        }
+        Ok((rest.finish().map_err(bad)?, dropped))
+    })
 }

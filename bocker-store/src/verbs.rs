@@ -137,7 +137,7 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     drop(held);
     refuse_nested(store, container)?;
     let plan = |new: &str| {
-        let forget = ["log", "status", "cmd", "image", "volumes", names::NAMED, "source"]
+        let forget = ["log", "status", "cmd", "image", "volumes", "manifest", names::NAMED, "source"]
             .map(|file| format!("{new}/{file}"))
             .to_vec();
         vec![
@@ -183,7 +183,7 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
     refuse_nested(store, container)?;
     let _whole = Uninterrupted::begin();
     let new = format!("{NEW}{image}");
-    let mut files = vec!["log", "status", "cmd", "image", "volumes"];
+    let mut files = vec!["log", "status", "cmd", "image", "volumes", "manifest"];
     // Whether the image has had a name is its own, not the container's.
     let named = !store.names_of(image)?.is_empty();
     if !named {

@@ -65,7 +65,11 @@ fn pull(name: OsString, tag: Option<OsString>) -> Vec<Step> {
     let manifest = Tool::new(PULL, ["manifest", "--"]).and([name]).and(tag);
     let fetch = Tool::new(PULL, ["fetch"]);
     let unpack = Tool::new(STORE, ["unpack", "--setup"]).and([shown]);
-    vec![Step::capture("img", vec![manifest, fetch, unpack]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+    let have = Tool::new(STORE, ["have"]);
+    vec![
+        Step::capture("img", vec![manifest, have, fetch, unpack]),
+        Step::Say(vec!["Created:".into(), Word::Var("img")]),
+    ]
 }
 
 /// `centos:7`, as `bocker images` lists it.

@@ -80,6 +80,9 @@ test_bad_registries_leave_nothing() {
   for name in 401 403 404 500 html lying-header endless announced-endless slow-body redirect-private wrong-config wrong-digest too-long \
     too-short announced-long announced-short endless-blob truncated blob-404; do
     fails 1 '^bocker-(pull|store): ' bocker pull "127.0.0.1:5001/$name"
+    # Layers that were right stay for another try, until gc.
+    bocker gc >removed
+    unlike "$(cat removed)" '^[^l]' "what gc removed after $name"
     is "$(census)" "$before" "after $name"
   done
   fails 1 "No image named '127.0.0.1:5001/good:none' exists" bocker pull 127.0.0.1:5001/good none
@@ -98,6 +101,7 @@ test_bad_registries_leave_nothing() {
   sleep 1
   kill -TERM "$!"
   wait "$!" && fail "0" || is $? 143
+  bocker gc >/dev/null
   is "$(census)" "$before" "after SIGTERM"
 }
 
@@ -105,12 +109,62 @@ test_dry_run_of_pull_is_the_same() {
   registry
   "$repo/scripts/demo-image" "$TEST_IMAGES/debian" --push localhost:5000/debian 12
   one=$(bocker pull localhost:5000/debian 12 2>/dev/null | sed 's/Created: //')
+  # Of an image that is there it does the same, too: nothing.
+  is "$(bocker --dry-run pull localhost:5000/debian 12 | sh 2>/dev/null)" "Created: $one"
+  cp -r "$BOCKER_ROOT/$one"/{source,config,layers,manifest} .
+  listing "$BOCKER_ROOT/$one/rootfs" >listed
+  bocker rm "$one" >/dev/null
+  is "$(find "$BOCKER_ROOT/layers" -mindepth 1 | wc -l)" 0 "layers left"
   two=$(bocker --dry-run pull localhost:5000/debian 12 | sh | sed 's/Created: //')
-  [ "$one" != "$two" ] || fail "one image"
-  is "$(listing "$BOCKER_ROOT/$two/rootfs" | sha256sum)" "$(listing "$BOCKER_ROOT/$one/rootfs" | sha256sum)"
-  for file in source config layers; do is "$(cat "$BOCKER_ROOT/$two/$file")" "$(cat "$BOCKER_ROOT/$one/$file")" "$file"; done
+  listing "$BOCKER_ROOT/$two/rootfs" | diff - listed
+  for file in source config layers manifest; do is "$(cat "$BOCKER_ROOT/$two/$file")" "$(cat $file)" "$file"; done
   # By digest, and with the reference as one word.
   digest=$(bocker-pull manifest localhost:5000/debian:12 | sed -nE 's/^image\t.*@(sha256:.*)/\1/p')
   three=$(bocker pull "localhost:5000/debian@$digest" | sed 's/Created: //')
   like "$(bocker images)" "$three.*@$digest"
+}
+
+# What the store has is not fetched: of the same image nothing but the manifest, of another one its own layers.
+test_only_what_is_missing_is_fetched() {
+  listed() { sort requests | sed 's/ auth=.*//'; }
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready &
+  eventually 10 grep -qs ready ready
+  img=$(bocker pull 127.0.0.1:5001/good 2>/dev/null | sed 's/Created: //')
+  is "$(grep -c /blobs/ requests)" 3 "blobs of the first pull: $(cat requests)"
+  : >requests
+  is "$(bocker pull 127.0.0.1:5001/good 2>err)" "Created: $img"
+  like "$(cat err)" "^bocker-store: $img is 127.0.0.1:5001/good:latest already$"
+  is "$(grep -c /blobs/ requests || true)" 0 "blobs of the second pull: $(cat requests)"
+  is "$(grep -c /manifests/ requests)" 1 "manifests of the second pull: $(cat requests)"
+  # Another image on the same first layer: only its second one, and its configuration. (good/2 has its one layer twice.)
+  : >requests
+  two=$(bocker pull 127.0.0.1:5001/good/2 2>/dev/null | sed 's/Created: //')
+  [ "$two" != "$img" ] || fail "one image for two"
+  is "$(bocker images | wc -l)" 3
+  # Committed to, it is no longer that image, and the next pull makes it again.
+  bocker run "$img" /one >/dev/null 2>&1 || true
+  ps=$(bocker-store snapshot "$img")
+  touch "$BOCKER_ROOT/$ps/rootfs/changed"
+  bocker commit "$ps" "$img" >/dev/null
+  again=$(bocker pull 127.0.0.1:5001/good 2>/dev/null | sed 's/Created: //')
+  [ "$again" != "$img" ] || fail "the committed image passes for the pulled one"
+  [ ! -e "$BOCKER_ROOT/$again/rootfs/changed" ] || fail "the change came along"
+  # Without records, or cut off, the filter adds nothing and says nothing: who reads on does.
+  is "$(bocker-store have </dev/null)" ""
+  is "$(printf 'image\tx\n' | bocker-store have)" "$(printf 'image\tx')"
+}
+
+# zstd: made by skopeo; and the layers of both kinds are the same ones.
+test_zstd_layers() {
+  registry
+  cp -r "$TEST_IMAGES/debian" layout
+  copy --dest-decompress oci:layout:12 dir:plain
+  copy --dest-compress-format zstd dir:plain docker://localhost:5000/debian:zstd
+  like "$(bocker-pull manifest --raw localhost:5000/debian:zstd)" 'tar\+zstd'
+  copy oci:layout:12 docker://localhost:5000/debian:gzip
+  zstd=$(bocker pull localhost:5000/debian:zstd | sed 's/Created: //')
+  before=$(find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 | sort)
+  gzip=$(bocker pull localhost:5000/debian:gzip | sed 's/Created: //')
+  is "$(find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 | sort)" "$before" "layers"
+  is "$(listing "$BOCKER_ROOT/$zstd/rootfs" | sha256sum)" "$(listing "$BOCKER_ROOT/$gzip/rootfs" | sha256sum)"
 }
