@@ -16,7 +16,7 @@ const CG: &str = "bocker-cg";
 const EXEC: &str = "bocker-exec";
 
 /// The payload does not outlive us, nor begin when we have died since.
-const PARENT: Word = Word::Me("--die-with-parent=");
+const PARENT: Word = Word::Me("--die-with-parent");
 
 /// What the environment says, the leading options included; what is empty counts as not there, as in `${NAME:=…}`.
 pub type Settings<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -305,7 +305,7 @@ id=$(bocker-store snapshot --setup -- img_42150 -- cat /etc/os-release) || exit 
 dir=$(bocker-store path "$id") || exit 125
 cg=$(bocker-cg create "$id" cpu.shares=512 memory=512000000) || exit 125
 addr=$(bocker-net up --setup "$id") || exit 125
-bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent=$$ --root "$dir/rootfs" --config "$dir/config" --log "$dir/log" --status "$dir/status" --hostname "$id" --address "$addr" -- cat /etc/os-release
+bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent --root "$dir/rootfs" --config "$dir/config" --log "$dir/log" --status "$dir/status" --hostname "$id" --address "$addr" -- cat /etc/os-release
 "#;
         assert_eq!(script(run, &[]), expected);
     }

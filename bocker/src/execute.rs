@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
             Word::Text(text) => text.clone(),
             Word::Tool(name) => self.tools.join(name).into(),
             Word::Var(var) => of(var),
-            Word::Me(before) => format!("{before}{}", std::process::id()).into(),
+            Word::Me(before) => format!("{before}={}", std::process::id()).into(),
             Word::VarWith(var, rest) => {
                 let mut value = of(var);
                 value.push(rest);

@@ -17,7 +17,7 @@ pub enum Word {
     Var(Var),
     /// A captured line with something after it, as `$dir/rootfs`.
     VarWith(Var, &'static str),
-    /// These bytes, then the number of the process that carries the plan out, as `--die-with-parent=$$`.
+    /// An option whose value is the number of the process that carries the plan out.
     Me(&'static str),
 }
 

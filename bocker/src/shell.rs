@@ -54,7 +54,8 @@ fn word(word: &Word) -> String {
         Word::Tool(name) => (*name).to_owned(),
         Word::Var(var) => format!("\"${var}\""),
         Word::VarWith(var, rest) => format!("\"${var}{rest}\""),
-        Word::Me(before) => format!("{before}$$"),
+        // $$ is another process's number in a subshell: there the option goes without.
+        Word::Me(option) => (*option).to_owned(),
     }
 }
 
@@ -137,7 +138,7 @@ mod tests {
                 Step::Say(vec!["Created:".into(), Word::Var("id")]),
                 Step::Hand(
                     Tool::new("bocker-cg", ["exec"])
-                        .and([Word::Var("id"), Word::Me("--parent=")])
+                        .and([Word::Var("id"), Word::Me("--parent")])
                         .then(Tool::new("bocker-exec", ["--root"]).and([Word::VarWith("id", "/rootfs")])),
                 ),
             ],
@@ -154,7 +155,7 @@ bocker-cg create "$id" || exit 125
 addr=$(bocker-net up "$id") || exit 125
 bocker-net list | bocker-store orphans || exit 125
 echo Created: "$id"
-bocker-cg exec "$id" --parent=$$ -- bocker-exec --root "$id/rootfs"
+bocker-cg exec "$id" --parent -- bocker-exec --root "$id/rootfs"
 "#;
         assert_eq!(script(&plan, Path::new("/usr/bin")), expected);
     }

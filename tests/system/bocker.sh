@@ -195,6 +195,7 @@ test_every_signal_reaches_the_payload() {
     kill "-$signal" "$runner"
     status=0; wait "$runner" || status=$?
     is "$status" $((128 + $(kill -l "$signal"))) "status after SIG$signal ($(cat err))"
+    is "$(ls /run/netns)$(find /sys/fs/cgroup -name 'ps_*')" "" "names before rm, after SIG$signal"
     bocker rm "$ps" >/dev/null
     is "$(census)" "$before" "census after SIG$signal"
   done
@@ -697,6 +698,9 @@ is "$(census | grep -vE '^(store|process)')" "$(grep -vE '^(store|process)' <<<"
 4"
   kill "$runner"; wait "$runner" || true
   bocker rm "$ps" >/dev/null
+  # In a subshell, too.
+  is "$(sh -c "( $(bocker --dry-run run "$img" echo below) )" </dev/null)" below
+  bocker rm "$(containers | grep -vx "$second")" >/dev/null
   # A step that fails stops the script with the same status, and takes down what was set up.
   bocker --dry-run run "$img" nosuch >script
   fails 127 nosuch sh script
