@@ -216,7 +216,7 @@ test_fsck_while_others_work() {
   mkdir tree && echo x > tree/f
   for _ in 1 2 3; do
     while [ ! -e stop ]; do
-      img=$(bocker-store unpack < a.tar) && bocker-store tag "$img" "n$BASHPID" && bocker-store rm "$img"
+      me=$BASHPID; img=$(bocker-store unpack --source "n$me" < a.tar) && bocker-store tag "$img" "n$me" && bocker-store rm "$img"
     done 2>> errors &
     while [ ! -e stop ]; do
       img=$(bocker-store import tree) && bocker-store rm "$(bocker-store snapshot "$img" -- x)" && bocker-store rm "$img"
