@@ -31,6 +31,7 @@ IDENTITY = "identity/secret+x="
 OCI = "application/vnd.oci.image."
 counts = {}
 lock = threading.Lock()
+both, second = threading.Barrier(2), threading.Event()
 
 
 def digest(data):
@@ -186,7 +187,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo in ("login", "login-cdn") and auth != LOGIN:
             return self.error(401, "who?", [("WWW-Authenticate", 'Basic realm="x"')])
         if repo in ("login-token", "login-identity", "login-identity-away", "login-away", "bearer", "bearer-cdn", "expires", "token-denied", "token-junk", "token-endless", "token-404") and (
-                auth != f"Bearer secret-{repo}" or repo == "expires" and self.times(repo, auth) % 3 == 0):
+                auth != f"Bearer secret-{repo}" if repo != "expires" else
+                not auth.startswith("Bearer secret-expires") or self.times(repo, auth) > 2):
             return self.challenge(f"{here}/token/{repo}?a=b")
         if repo == "bearer-foreign":
             return self.challenge(f"http://{OTHER}/token/x")
@@ -235,7 +237,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if urllib.parse.parse_qs(query) != {"a": ["b"], "service": ["evil"], "scope": [f"repository:{repo}:pull"]}:
             return self.error(400, "bad query " + query)
         key = "access_token" if repo == "expires" else "token"
-        return self.answer(200, json.dumps({key: f"secret-{repo}"}).encode(), [("Content-Type", "application/json")])
+        # Each of these is good for two requests.
+        more = f"-{self.times(repo, 'token')}" if repo == "expires" else ""
+        return self.answer(200, json.dumps({key: f"secret-{repo}{more}"}).encode(), [("Content-Type", "application/json")])
 
     def tags(self, repo, query):
         """2500 tags in pages of at most 1000, or what the repository's name says."""
@@ -312,6 +316,21 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.answer(307, b"", [("Location", f"https://{OTHER}/cdn/{name}")])
         if repo == "wrong-config" and name == digest(CONFIG):
             return self.answer(200, data.replace(b"linux", b"xunil"))
+        if repo == "together":
+            # Nobody gets a layer before both are asked for.
+            if name != digest(CONFIG):
+                try:
+                    both.wait(5)
+                except threading.BrokenBarrierError:
+                    return self.error(418, "nobody else came")
+        if repo == "second-first":
+            if name == BIG:
+                self.answer(200, data)
+                return second.set()
+            if name != digest(CONFIG) and not second.wait(5):
+                return self.error(418, "the second layer did not come first")
+        if repo == "second-hangs" and name == BIG:
+            return self.hang()
         if name != BIG:
             return self.answer(200, data)
         start = 0
@@ -320,6 +339,20 @@ class Registry(http.server.BaseHTTPRequestHandler):
             start, end = (int(word) for word in asked.removeprefix("bytes=").split("-"))
             assert end == len(data) - 1, asked
         part = data[start:]
+        if repo == "half" and self.times(repo) <= 1:
+            self.answer(200, data[:100_000], [("Content-Length", str(len(data)))])
+            return self.hang()
+        if repo == "half":
+            headers = [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")] if start else []
+            return self.answer(206 if start else 200, part, headers)
+        if repo == "two-seconds":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            for at in range(0, len(data), 16384):
+                self.wfile.write(data[at:at + 16384])
+                time.sleep(0.1)
+            return None
         if repo == "wrong-digest":
             return self.answer(200, data[:-1] + bytes([data[-1] ^ 1]))
         if repo == "too-long":

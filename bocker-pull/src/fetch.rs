@@ -1,10 +1,18 @@
 //! `bocker-pull fetch`: from records to an OCI layout, each blob verified as it passes.
 
+use std::cell::Cell;
 use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::rc::Rc;
 
 use bocker_common::say::{Act, Explain, Said, tell};
 use bocker_common::{Error, Result};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::LocalSet;
 
+use crate::cache::{Cache, Partial};
 use crate::config::{Config, Want};
 use crate::digest::{Descriptor, Digest};
 use crate::download::{Sources, Transfer};
@@ -91,78 +99,330 @@ fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Fetches what the image needs into `layout`.
+/// How to fetch.
+#[derive(Debug)]
+pub(crate) struct Manner {
+    /// So many blobs at once.
+    pub(crate) jobs: usize,
+    /// Where blobs that did not come to their end are kept.
+    pub(crate) cache: Option<Cache>,
+    /// Who is told how far they are.
+    pub(crate) progress: Progress,
+}
+
+/// Fetches what the image needs into `layout`: several blobs at once, their bytes in order. The first blob whose turn has
+/// not come flows at once; those after it wait in files that have no name.
 ///
 /// # Errors
 /// One line. The layout has no `index.json` then.
 pub(crate) fn run(
     image: &Image,
     layout: &mut Layout<File>,
-    progress: &Progress,
+    manner: Manner,
     config: &Config,
     explain: Explain,
 ) -> Result<()> {
     let endpoints = config.endpoints(&image.reference, Want::Blobs)?;
     let plan = plan(image, shell::places(&endpoints, config, explain)?);
-    let mut source = Source { sources: Sources::new(endpoints, config), progress };
-    block_on(async {
-        for step in plan {
-            tell(&step, explain)?;
-            if !explain.dry_run {
-                apply(&step, &mut source, layout).await?;
-            }
-        }
-        Ok(())
+    if explain.dry_run {
+        return plan.iter().try_for_each(|step| tell(step, explain));
+    }
+    let (out, records) = mpsc::channel(QUEUE);
+    let fetch = Rc::new(Fetch {
+        sources: Sources::new(endpoints, config),
+        manner,
+        permits: Semaphore::new(0),
+        turn: Cell::new(0),
+        turned: Notify::new(),
+        out,
+    });
+    // A reader that is slow, or stopped for a while, must not keep us from the network: it has a thread of its own.
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || write(records, layout));
+        let fetched = block_on(LocalSet::new().run_until(follow(fetch, plan, explain)));
+        let written = writer.join().unwrap_or_else(|_| Err(Error::plain("write stdout: the writer panicked")));
+        // The stage after us may have gone: then its silence is the reason, and not that we noticed.
+        written.and(fetched)
     })
 }
 
-async fn apply(step: &Step, source: &mut Source<'_>, layout: &mut Layout<File>) -> Result<()> {
-    match step {
-        Step::Start(..) => layout.file(MARKER.0, MARKER.1),
-        Step::Manifest(bytes) => layout.file(&path(&Digest::of(bytes)), bytes),
-        Step::Config(blob, layers, _) => {
-            // Small enough to look at before it goes on.
-            let mut bytes = Vec::new();
-            source
-                .blob(blob, |piece| {
-                    bytes.extend_from_slice(piece);
-                    Ok(())
-                })
-                .await?;
-            manifest::check_config(&bytes, *layers).map_err(|reason| Error::new("read", blob.digest, reason))?;
-            layout.file(&path(&blob.digest), &bytes)
-        }
-        Step::Layer(blob, _) => {
-            layout.begin(&path(&blob.digest), blob.size)?;
-            source.blob(blob, |piece| layout.write(piece)).await
-        }
-        Step::Finish(index, ..) => {
-            layout.file("index.json", index)?;
-            layout.end()
+/// Pieces of the stream that wait for the writer. One is what the network brings at once, up to some 100 KiB.
+const QUEUE: usize = 8;
+/// What is read at once of what waits in a file.
+const CHUNK: usize = 256 << 10;
+
+/// A piece of the stream.
+enum Piece {
+    File(String, Vec<u8>),
+    Begin(String, u64),
+    Bytes(Vec<u8>),
+    End,
+}
+
+/// Writes pieces until there are no more.
+fn write(mut pieces: mpsc::Receiver<Piece>, layout: &mut Layout<File>) -> Result<()> {
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::File(name, bytes) => layout.file(&name, &bytes)?,
+            Piece::Begin(name, size) => layout.begin(&name, size)?,
+            Piece::Bytes(bytes) => layout.write(&bytes)?,
+            Piece::End => layout.end()?,
         }
     }
+    Ok(())
 }
 
-/// Where blobs come from, and who is told how far they are.
-struct Source<'a> {
+/// Does the steps in order; the blobs are on their way from the first of them on.
+async fn follow(fetch: Rc<Fetch>, plan: Vec<Step>, explain: Explain) -> Result<()> {
+    let (done, mut ends) = mpsc::unbounded_channel();
+    let blobs = plan.iter().filter_map(|step| match step {
+        Step::Config(blob, layers, _) => Some((blob.clone(), Some(*layers))),
+        Step::Layer(blob, _) => Some((blob.clone(), None)),
+        _ => None,
+    });
+    for (turn, (blob, layers)) in blobs.enumerate() {
+        let (fetch, done) = (fetch.clone(), done.clone());
+        tokio::task::spawn_local(async move {
+            let end = match layers {
+                Some(layers) => fetch.config(turn, &blob, layers).await,
+                None => fetch.layer(turn, &blob).await,
+            };
+            // Nobody listens any more after another's failure.
+            let _ = done.send(end);
+        });
+    }
+    drop(done);
+    for step in plan {
+        tell(&step, explain)?;
+        match step {
+            Step::Start(..) => fetch.send(Piece::File(MARKER.0.to_owned(), MARKER.1.to_vec())).await?,
+            Step::Manifest(bytes) => {
+                fetch.send(Piece::File(path(&Digest::of(&bytes)), bytes)).await?;
+                // What comes before the blobs is on its way: they may begin.
+                fetch.permits.add_permits(fetch.manner.jobs);
+            }
+            // They end in their order; the first failure, whosever it is, ends all.
+            Step::Config(..) | Step::Layer(..) => {
+                ends.recv().await.unwrap_or_else(|| Err(Error::explained_elsewhere()))?
+            }
+            Step::Finish(index, ..) => {
+                fetch.send(Piece::File("index.json".into(), index)).await?;
+                fetch.send(Piece::End).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What all blobs of one image share.
+#[derive(Debug)]
+struct Fetch {
     sources: Sources,
-    progress: &'a Progress,
+    manner: Manner,
+    /// One for each blob that is on its way. Given out in the blobs' order, so that the one whose turn it is has one.
+    permits: Semaphore,
+    /// Which blob's bytes are next.
+    turn: Cell<usize>,
+    turned: Notify,
+    out: mpsc::Sender<Piece>,
 }
 
-impl Source<'_> {
-    /// Hands the blob's bytes to `sink` piece by piece. They are right if this returns without error, and not before.
-    async fn blob(&self, blob: &Descriptor, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+impl Fetch {
+    async fn send(&self, piece: Piece) -> Result<()> {
+        // The writer has said why it is gone.
+        self.out.send(piece).await.map_err(|_| Error::explained_elsewhere())
+    }
+
+    async fn my_turn(&self, turn: usize) {
+        while self.turn.get() != turn {
+            self.turned.notified().await;
+        }
+    }
+
+    fn next_turn(&self) {
+        self.turn.set(self.turn.get() + 1);
+        self.turned.notify_waiters();
+    }
+
+    /// The configuration, small enough to be looked at before it goes on.
+    async fn config(&self, turn: usize, blob: &Descriptor, layers: usize) -> Result<()> {
+        let permit = self.permits.acquire().await.map_err(|_| Error::explained_elsewhere())?;
         let mut transfer = Transfer::of(blob);
-        let mut bar = self.progress.begin(blob);
-        let url = self
-            .sources
-            .blob(&mut transfer, &mut async |piece: &[u8], transfer: &Transfer| {
-                bar.at(transfer.got);
-                sink(piece)
-            })
-            .await?;
-        transfer.verify().map_err(|other| Error::new("get", url, format!("what came is {other}")))?;
+        let mut bar = self.manner.progress.begin(blob);
+        let mut bytes = Vec::new();
+        let mut keep = async |piece: &[u8], transfer: &Transfer| {
+            bar.at(transfer.got);
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        let url = self.sources.blob(&mut transfer, &mut keep).await?;
+        transfer.verify().map_err(|other| wrong(&url, other))?;
+        drop(permit);
         bar.finish();
+        manifest::check_config(&bytes, layers).map_err(|reason| Error::new("read", blob.digest, reason))?;
+        self.my_turn(turn).await;
+        self.send(Piece::File(path(&blob.digest), bytes)).await?;
+        self.next_turn();
         Ok(())
     }
+
+    /// A layer: straight through if it is its turn, else to a file until it is.
+    async fn layer(&self, turn: usize, blob: &Descriptor) -> Result<()> {
+        let permit = self.permits.acquire().await.map_err(|_| Error::explained_elsewhere())?;
+        let mut bar = self.manner.progress.begin(blob);
+        let mut outlet = Outlet { fetch: self, turn, blob, store: Store::None, stored: 0, sent: None, straight: true };
+        let mut transfer = Transfer::of(blob);
+        if let Some(cache) = &self.manner.cache {
+            let mut partial = cache.partial(blob.digest, blob.size).await?;
+            partial.resume(&mut transfer).await?;
+            outlet.stored = transfer.got;
+            // What somebody else wrote may be wrong: then it begins again, which it cannot once it has been sent.
+            outlet.straight = transfer.got == 0;
+            outlet.store = Store::Kept(partial);
+        }
+        loop {
+            let mut sink = async |piece: &[u8], transfer: &Transfer| {
+                bar.at(transfer.got);
+                outlet.put(piece).await
+            };
+            let from = match transfer.got == blob.size && blob.size > 0 {
+                true => None,
+                false => Some(self.sources.blob(&mut transfer, &mut sink).await?),
+            };
+            let Err(other) = transfer.verify() else { break };
+            if let Store::Kept(partial) = &outlet.store {
+                partial.clear()?;
+            }
+            match from {
+                Some(url) if outlet.straight => {
+                    outlet.remove();
+                    return Err(wrong(&url, other));
+                }
+                _ => {}
+            }
+            transfer = Transfer::of(blob);
+            (outlet.stored, outlet.straight) = (0, true);
+        }
+        if let Store::Kept(partial) = &outlet.store {
+            partial.unlock();
+        }
+        drop(permit);
+        bar.finish();
+        self.my_turn(turn).await;
+        outlet.catch_up().await?;
+        outlet.remove();
+        self.next_turn();
+        Ok(())
+    }
+}
+
+fn wrong(url: &reqwest::Url, other: Digest) -> Error {
+    Error::new("get", url, format!("what came is {other}"))
+}
+
+/// Where a layer's bytes go.
+struct Outlet<'a> {
+    fetch: &'a Fetch,
+    turn: usize,
+    blob: &'a Descriptor,
+    store: Store,
+    /// How many bytes the store has.
+    stored: u64,
+    /// How many bytes are in the stream; `None` before the entry has begun.
+    sent: Option<u64>,
+    /// The bytes may go into the stream before all of them are known to be right.
+    straight: bool,
+}
+
+/// The bytes of a layer whose turn has not come.
+enum Store {
+    /// None was needed yet.
+    None,
+    /// A file without a name.
+    Unnamed(File),
+    /// A file that outlives us, with all the bytes.
+    Kept(Partial),
+}
+
+impl Outlet<'_> {
+    async fn put(&mut self, piece: &[u8]) -> Result<()> {
+        let now = self.straight && self.fetch.turn.get() == self.turn;
+        if !now || matches!(self.store, Store::Kept(_)) {
+            match self.store(piece) {
+                Ok(()) if !now => return Ok(()),
+                Ok(()) => {}
+                // No room for what comes early is no reason to stop: it waits for its turn.
+                Err(_) if matches!(self.store, Store::None | Store::Unnamed(_)) => self.fetch.my_turn(self.turn).await,
+                Err(error) => return Err(error),
+            }
+        }
+        self.catch_up().await?;
+        let stored = matches!(self.store, Store::Kept(_));
+        if !stored {
+            self.fetch.send(Piece::Bytes(piece.to_vec())).await?;
+            self.sent = self.sent.map(|sent| sent + piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Appends to the store.
+    fn store(&mut self, piece: &[u8]) -> Result<()> {
+        if matches!(self.store, Store::None) {
+            self.store = Store::Unnamed(unnamed()?);
+        }
+        let (mut file, path) = match &self.store {
+            Store::None => return Ok(()),
+            Store::Unnamed(file) => (file, None),
+            Store::Kept(partial) => (&partial.file, Some(partial.path())),
+        };
+        match file.write_all(piece) {
+            Ok(()) => {
+                self.stored += piece.len() as u64;
+                Ok(())
+            }
+            Err(e) => {
+                // Half a piece is none.
+                let _ = file.set_len(self.stored);
+                let name = path.map_or_else(|| "a temporary file".into(), |path| path.display().to_string());
+                Err(Error::new("write", name, e))
+            }
+        }
+    }
+
+    /// Sends what the store has and the stream has not.
+    async fn catch_up(&mut self) -> Result<()> {
+        let mut sent = match self.sent {
+            Some(sent) => sent,
+            None => {
+                self.fetch.send(Piece::Begin(path(&self.blob.digest), self.blob.size)).await?;
+                0
+            }
+        };
+        self.sent = Some(sent);
+        let file = match &self.store {
+            Store::None => return Ok(()),
+            Store::Unnamed(file) | Store::Kept(Partial { file, .. }) => file,
+        };
+        while sent < self.stored {
+            let mut bytes = vec![0; CHUNK.min((self.stored - sent) as usize)];
+            file.read_exact_at(&mut bytes, sent).map_err(|e| Error::new("read", "what was fetched before", e))?;
+            sent += bytes.len() as u64;
+            self.fetch.send(Piece::Bytes(bytes)).await?;
+            self.sent = Some(sent);
+        }
+        Ok(())
+    }
+
+    /// It has been sent, or is no good: nobody needs it any more.
+    fn remove(&self) {
+        if let Store::Kept(partial) = &self.store {
+            partial.remove();
+        }
+    }
+}
+
+/// A file without a name in `$TMPDIR`, or in /var/tmp, which is no memory.
+fn unnamed() -> Result<File> {
+    let dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/var/tmp".into());
+    tempfile::tempfile_in(&dir).map_err(|e| Error::new("write", Path::new(&dir).display(), e))
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod cache;
 pub mod challenge;
 mod config;
 pub mod digest;
@@ -28,6 +29,7 @@ mod stdout;
 mod testing;
 
 use std::io::{BufRead as _, Read as _, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bocker_common::diag::USAGE;
@@ -35,7 +37,9 @@ use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::{Parser, Subcommand};
 
+use cache::Cache;
 use config::Config;
+use fetch::Manner;
 use layout::Layout;
 use platform::Platform;
 use progress::Progress;
@@ -80,6 +84,15 @@ enum Verb {
         /// Write lines "DIGEST  GOT  TOTAL" to this open descriptor
         #[arg(long, value_name = "N", value_parser = descriptor)]
         progress_fd: Option<u32>,
+        /// Fetch so many blobs at once
+        #[arg(long, value_name = "N", default_value = "3", value_parser = jobs)]
+        jobs: usize,
+        /// Keep what an interrupted fetch had here, and go on from there
+        #[arg(long, value_name = "DIR")]
+        cache: Option<PathBuf>,
+        /// Most bytes that older interrupted fetches keep; the oldest leave
+        #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size, requires = "cache")]
+        cache_max: u64,
         #[command(flatten)]
         explain: Explain,
     },
@@ -164,6 +177,16 @@ fn descriptor(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("'{text}' is not the number of a descriptor"))
 }
 
+fn jobs(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=16).contains(number));
+    number.ok_or_else(|| format!("'{text}' is not a number of blobs at once (1 to 16)"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let size = parse_size::Config::new().with_binary().parse_size(text);
+    size.map_err(|_| format!("'{text}' is not a size (they look like 10G)"))
+}
+
 /// Most bytes of names on stdin.
 const NAMES_MAX: u64 = 64 << 20;
 
@@ -228,15 +251,17 @@ pub fn main() -> Result<ExitCode> {
             }
             query::blob(refer(&name, None, &config)?, digest, &config, explain)?;
         }
-        Verb::Fetch { quiet, progress_fd, explain } => {
+        Verb::Fetch { quiet, progress_fd, jobs, cache, cache_max, explain } => {
             if stdout::is_terminal() && !explain.dry_run {
                 return Err(Error::plain("fetch: stdout is a terminal (an archive goes to a file or a pipe)"));
             }
             let mut layout = Layout::new(stdout::file()?);
             let go = |layout: &mut _| {
                 let progress = Progress::new(quiet, progress_fd)?;
+                let cache = cache.filter(|_| !explain.dry_run).map(|dir| Cache::open(&dir, cache_max)).transpose()?;
+                let manner = Manner { jobs, cache, progress };
                 let image = Image::read(std::io::stdin().lock())?;
-                fetch::run(&image, layout, &progress, &Config::from_env()?, explain)
+                fetch::run(&image, layout, manner, &Config::from_env()?, explain)
             };
             go(&mut layout).inspect_err(|_| {
                 if stdout::is_pipe() {

@@ -14,6 +14,7 @@ use reqwest::header::{
 };
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use crate::auth::{self, Credential, Places};
 use crate::challenge::{self, Bearer, Challenge};
@@ -150,6 +151,8 @@ pub(crate) struct Registry {
     clients: RefCell<HashMap<Kind, reqwest::Client>>,
     /// `Authorization`, sent to the registry's own origin and nowhere else.
     authorization: RefCell<Option<Rc<str>>>,
+    /// Held by the one request that gets a new one.
+    renewing: Mutex<()>,
     known: OnceCell<Known>,
     remarks: RefCell<HashSet<String>>,
 }
@@ -197,6 +200,7 @@ impl Registry {
             patience,
             clients: RefCell::default(),
             authorization: RefCell::new(None),
+            renewing: Mutex::new(()),
             known: OnceCell::new(),
             remarks: RefCell::default(),
         }
@@ -270,7 +274,7 @@ impl Registry {
 
     /// The next piece of a body, `None` at its end.
     pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        response.chunk().await.map_err(|e| self.broken(&e))
+        self.in_time(response.chunk()).await
     }
 
     /// The endpoint as it is.
@@ -301,7 +305,8 @@ impl Registry {
             if own || !denied || !origin::same(response.url(), &self.here().origin) {
                 return self.good(response).await;
             }
-            // None yet, or it has expired. Another request may have got a new one meanwhile; our own is the last try.
+            // None yet, or it has expired. One request gets a new one for all; our own is the last try.
+            let _one = self.renewing.lock().await;
             if current() == sent {
                 let Some(new) = self.authorize(&response).await? else {
                     return self.good(response).await;
@@ -416,8 +421,8 @@ impl Registry {
             .extend_pairs([("client_id", "bocker-pull"), ("scope", scope), ("refresh_token", identity)]);
         let request = self.client(realm)?.post(realm.clone()).header(ACCEPT, "application/json");
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let response = request.body(form.query().unwrap_or_default().to_owned()).send().await;
-        let response = response.map_err(|e| self.broken(&e))?;
+        let response = request.body(form.query().unwrap_or_default().to_owned()).send();
+        let response = self.in_time(response).await?;
         match response.status().is_redirection() {
             true => Err(Failure::Refused("a login follows no redirect".into())),
             false => Ok(response),
@@ -442,7 +447,7 @@ impl Registry {
             if let (Some(authorization), true) = (authorization, origin::same(&url, first)) {
                 request = request.header(AUTHORIZATION, authorization);
             }
-            let response = request.send().await.map_err(|e| self.broken(&e))?;
+            let response = self.in_time(request.send()).await?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -513,8 +518,7 @@ impl Registry {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .retry(reqwest::retry::never())
-            .connect_timeout(self.patience.connect)
-            .read_timeout(self.patience.idle);
+            .connect_timeout(self.patience.connect);
         if kind.loopback {
             builder = builder.no_proxy();
         }
@@ -527,14 +531,21 @@ impl Registry {
         Ok(client)
     }
 
+    /// What comes before our patience ends. Counted from now: the client's own clock would go on while nobody reads.
+    async fn in_time<T>(&self, answer: impl Future<Output = reqwest::Result<T>>) -> Result<T, Failure> {
+        match tokio::time::timeout(self.patience.idle, answer).await {
+            Ok(answer) => answer.map_err(|e| self.broken(&e)),
+            Err(_) => {
+                let reason = format!("no answer for {} s", self.patience.idle.as_secs());
+                Err(Failure::Broken { reason, passing: false })
+            }
+        }
+    }
+
     /// What a failed connection means.
     fn broken(&self, error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
-            let Patience { connect, idle } = self.patience;
-            let reason = match error.is_connect() {
-                true => format!("no connection within {} s", connect.as_secs()),
-                false => format!("no answer for {} s", idle.as_secs()),
-            };
+            let reason = format!("no connection within {} s", self.patience.connect.as_secs());
             return Failure::Broken { reason, passing: false };
         }
         // Nobody listens, or there is no such host: that does not pass in a second.

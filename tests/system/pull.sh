@@ -318,7 +318,11 @@ test_pull_tokens() {
   pulls "$evil/bearer"
   like "$(cat requests)" 'GET /v2/bearer/blobs/.* auth=Bearer secret-bearer '
   like "$(cat requests)" '^GET /token/bearer\?a=b&service=evil&scope=repository%3Abearer%3Apull auth=- ' "our own scope"
+  # A token that ends in the middle is replaced.
   pulls "$evil/expires"
+  [ "$(grep -c 'GET /token/expires' requests)" -ge 3 ] || fail "no token was replaced: $(cat requests)"
+  # One for the manifest, one for all blobs at once.
+  is "$(grep -c 'GET /token/bearer?' requests)" 2
   refuses "403 Forbidden: denied" "$evil/token-denied"
   refuses "does not answer with a token" "$evil/token-junk"
   refuses "answers 404" "$evil/token-404"
