@@ -12,14 +12,11 @@ use bocker_common::{Error, Id, Kind, Result};
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
 
-use crate::layer::{Applier, Budget};
+use crate::layer::Applier;
 use crate::oci::plain_config;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, Step, Store};
 use crate::tarball::Reader;
-
-/// Bytes always left free in the store, at least: deleting needs some.
-const RESERVE: u64 = 32 << 20;
 
 /// Remembers whether its reader has met the end of the data.
 struct Ending<R> {
@@ -107,10 +104,7 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead) -> R
 
 /// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.
 fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
-    let room = rustix::fs::fstatvfs(store.dir())
-        .map_err(|e| Error::new("look at", store.path.display(), io::Error::from(e)))?;
-    let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
-    let mut budget = Budget::new(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve));
+    let mut budget = store.budget()?;
     let mut archive = Reader::new(Ending { inner: input, ended: false });
     let dropped = Applier::new(root, &mut budget).apply(&mut archive)?;
     let mut rest = archive.into_inner();

@@ -20,7 +20,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::claims::{self, Claims};
-use crate::layer::{is_dir, lstat, names};
+use crate::layer::{Budget, is_dir, lstat, names};
 use crate::names;
 use crate::oci::Digest;
 use crate::reference::Reference;
@@ -38,6 +38,9 @@ pub const LAYERS: &str = "layers";
 pub(crate) const ORIGIN: &str = "origin";
 /// Bytes read of a text file for a listing, at most.
 const MAX_TEXT: u64 = 4 << 20;
+
+/// Bytes always left free in the store, at least: deleting needs some.
+const RESERVE: u64 = 32 << 20;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -558,6 +561,24 @@ impl Store {
             done => done.map_err(self.fail("create", name))?,
         }
         Building::lock(&self.dir, name).map(Some).map_err(self.fail("lock", name))
+    }
+
+    /// As [`Store::claim`]; if the name is taken, what a crash left goes first. None: somebody who lives has it.
+    pub(crate) fn claim_again(&self, step: &Step) -> Result<Option<Building<'_>>> {
+        match self.claim(step)? {
+            None => {
+                self.sweep(Explain::default(), |_| Ok(()))?;
+                self.claim(step)
+            }
+            claimed => Ok(claimed),
+        }
+    }
+
+    /// The room that may be filled.
+    pub(crate) fn budget(&self) -> Result<Budget> {
+        let room = rustix::fs::fstatvfs(&self.dir).map_err(to_nix).map_err(self.fail("look at", ""))?;
+        let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
+        Ok(Budget::new(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve)))
     }
 
     /// A lock on the store's directory, held while the value lives.

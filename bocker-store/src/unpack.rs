@@ -35,8 +35,6 @@ use crate::tarball::{self, shown};
 const MAX_TAIL: u64 = 16 << 20;
 /// Entries of the stream, at most.
 const MAX_BLOBS: usize = 10_000;
-/// Bytes always left free in the store, at least: deleting needs some.
-const RESERVE: u64 = 32 << 20;
 
 /// Hashes and counts what is read through it.
 struct Hashed<R> {
@@ -125,10 +123,7 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
     }
     let stdin = stdin.as_fd().try_clone_to_owned().map_err(reading)?;
     let interrupt = Interrupt::listen()?;
-    let room = rustix::fs::fstatvfs(store.dir())
-        .map_err(|e| Error::new("look at", store.path.display(), io::Error::from(e)))?;
-    let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
-    let budget = Budget::new(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve));
+    let budget = store.budget()?;
     let layers = store.hold_layers()?;
     let unpacker = Unpacker {
         store,

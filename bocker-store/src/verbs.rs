@@ -194,12 +194,7 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
     tell(&store.act(claim.clone()), explain)?;
     let mut building = None;
     if !explain.dry_run {
-        building = store.claim(&claim)?;
-        if building.is_none() {
-            // A crash may have left it.
-            store.sweep(Explain::default(), |_| Ok(()))?;
-            building = store.claim(&claim)?;
-        }
+        building = store.claim_again(&claim)?;
         if building.is_none() {
             return Err(Error::new("commit to", image, "another commit is under way"));
         }

@@ -123,12 +123,7 @@ pub(crate) fn create(store: &Store, name: Option<&str>, explain: Explain) -> Res
         tell(&store.act(claim.clone()), explain)?;
         let mut building = None;
         if !explain.dry_run {
-            building = store.claim(&claim)?;
-            if building.is_none() {
-                // A crash may have left it.
-                store.sweep(Explain::default(), |_| Ok(()))?;
-                building = store.claim(&claim)?;
-            }
+            building = store.claim_again(&claim)?;
             if building.is_none() {
                 return Err(Error::new("create", volume, "somebody else is creating it"));
             }
