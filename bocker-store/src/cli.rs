@@ -13,6 +13,7 @@ use bocker_common::{Error, Result};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::holder::Holder;
 use crate::store::{Store, parse_range};
 use crate::{diff, export, from_tar, fsck, have, inspect, names, pool, prune, unpack, usage, verbs, volumes};
 
@@ -34,6 +35,19 @@ struct Setup {
     /// Make the store first where there is none
     #[arg(long)]
     setup: bool,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct Held {
+    /// The container is held for this process, else for our parent, while that lives: nobody else removes it
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
+    holder: Option<Option<i32>>,
+}
+
+impl Held {
+    fn holder(self) -> Option<Holder> {
+        self.holder.and_then(Holder::of)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +103,8 @@ enum Verb {
         #[arg(long, value_name = "A-B", value_parser = parse_range)]
         ids: Option<(u32, u32)>,
         #[command(flatten)]
+        held: Held,
+        #[command(flatten)]
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
@@ -129,12 +145,10 @@ enum Verb {
     },
     /// Delete an image, or a container that does not run; by name: the name, and the image if it has no other
     Rm {
-        /// An image with several names, too
-        #[arg(long, short)]
-        force: bool,
-        /// Only a container in which nothing ever ran; else do nothing
-        #[arg(long)]
-        unstarted: bool,
+        #[command(flatten)]
+        what: verbs::Removal,
+        #[command(flatten)]
+        held: Held,
         #[command(flatten)]
         setup: Setup,
         #[command(flatten)]
@@ -150,6 +164,8 @@ enum Verb {
         /// Only if it does not run, and the names that follow from its id are its own
         #[arg(long, conflicts_with = "running")]
         stopped: bool,
+        #[command(flatten)]
+        held: Held,
         #[command(flatten)]
         setup: Setup,
         /// Its id, or a name of an image
@@ -428,13 +444,14 @@ fn run(cli: Cli) -> Result<()> {
             names::name_by_source(&store, id, source.as_deref(), explain)?;
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
-        Verb::Snapshot { ids, setup, explain, words } => {
+        Verb::Snapshot { ids, held, setup, explain, words } => {
             let ids = ids.unwrap_or((FIRST, LAST));
             let mut words = words.into_iter().peekable();
             let image = words.next().unwrap_or_default();
             words.next_if(|word| word == "--");
             let words: Vec<_> = words.collect();
-            verbs::snapshot(&open(&root, setup, explain)?, &image.to_string_lossy(), ids, &words, explain)
+            let store = open(&root, setup, explain)?;
+            verbs::snapshot(&store, &image.to_string_lossy(), ids, &words, held.holder(), explain)
         }
         Verb::Commit { setup, explain, container, image } => {
             let store = open(&root, setup, explain)?;
@@ -446,16 +463,16 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Untag { setup, explain, name } => {
             names::untag(&open(&root, setup, explain)?, &name.to_string_lossy(), explain)
         }
-        Verb::Rm { force, unstarted, setup, explain, id } => {
-            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), unstarted, force, explain)
+        Verb::Rm { what, held, setup, explain, id } => {
+            verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), what, held.holder(), explain)
         }
-        Verb::Path { running, stopped, setup, id } => {
+        Verb::Path { running, stopped, held, setup, id } => {
             let must = match (running, stopped) {
                 (true, _) => verbs::Must::Run,
                 (_, true) => verbs::Must::Stand,
                 _ => verbs::Must::Be,
             };
-            verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must)
+            verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must, held.holder())
         }
         Verb::Have => {
             // Nothing is there where there is no store.

@@ -9,6 +9,7 @@ mod export;
 mod from_tar;
 mod fsck;
 mod have;
+mod holder;
 mod import;
 mod inspect;
 pub mod layer;

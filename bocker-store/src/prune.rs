@@ -44,16 +44,11 @@ enum Gone {
     Volume(Volume),
 }
 
-/// Whether it has run and does not any more: one that is about to start is left alone.
-fn has_ended(store: &Store, id: Id) -> Result<bool> {
-    Ok(store.stopped(id)?.is_some() && !store.text(id, "status").is_empty())
-}
-
 fn list(store: &Store, wanted: Wanted) -> Result<Vec<Gone>> {
     let mut containers = Vec::new();
     if wanted.containers {
         for id in store.list(Kind::Container)? {
-            if has_ended(store, id)? {
+            if verbs::has_ended(store, id)? {
                 containers.push(id);
             }
         }
@@ -145,7 +140,9 @@ fn remove(store: &Store, gone: &[Gone], how: How, explain: Explain) -> Result<()
     }
     for (one, line) in gone.iter().zip(lines) {
         match one {
-            Gone::Of(id) => verbs::rm(store, &id.to_string(), false, true, explain)?,
+            Gone::Of(id) => {
+                verbs::rm(store, &id.to_string(), verbs::Removal { force: true, unstarted: false }, None, explain)?
+            }
             Gone::Volume(volume) => volumes::remove(store, volume, explain)?,
         }
         if !explain.dry_run {

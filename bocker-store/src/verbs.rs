@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bocker_common::diag::printable;
 use bocker_common::entry::Uninterrupted;
@@ -13,6 +14,7 @@ use bocker_common::say::{Explain, perform, tell};
 use bocker_common::{Error, Id, Ids, Kind, Result};
 use rustix::io::Errno;
 
+use crate::holder::{HOLDER, Holder};
 use crate::import as copier;
 use crate::names;
 use crate::oci::{Config, plain_config};
@@ -71,6 +73,7 @@ pub(crate) fn snapshot(
     image: &str,
     ids: (u32, u32),
     words: &[OsString],
+    holder: Option<Holder>,
     explain: Explain,
 ) -> Result<()> {
     let image = store.find(Kind::Image, image)?;
@@ -81,11 +84,15 @@ pub(crate) fn snapshot(
     command.push(b'\n');
     let whole = Uninterrupted::begin();
     let plan = |new: &str| {
-        vec![
+        let mut steps = vec![
             Step::Snapshot(image.to_string(), new.to_owned()),
             Step::Write(format!("{new}/image"), format!("{image}\n").into()),
             Step::Write(format!("{new}/cmd"), command.clone()),
-        ]
+            // Empty until something runs; here, so that there is a lock from the beginning.
+            Step::Write(format!("{new}/status"), Vec::new()),
+        ];
+        steps.extend(holder.map(|holder| Step::Write(format!("{new}/{HOLDER}"), holder.text().into())));
+        steps
     };
     let id = store.create(Kind::Container, ids, explain, plan, |_, _| Ok(false))?;
     if explain.dry_run {
@@ -111,9 +118,32 @@ fn stopped(store: &Store, id: Id) -> Result<Stopped> {
     })
 }
 
+/// As [`stopped`], of a container that is nobody else's to start or to clean up. Who is cleaning up is waited for.
+fn free(store: &Store, id: Id, me: Option<Holder>) -> Result<Stopped> {
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        let lock = stopped(store, id)?;
+        let Some(other) = store.held(id, me) else { return Ok(lock) };
+        let starting = store.text(id, "status").is_empty();
+        if starting || Instant::now() > patience {
+            let does = if starting { "starting" } else { "in use" };
+            let pid = other.pid();
+            return Err(Error::plain(format!("Container '{id}' is {does}: process {pid} has it"))
+                .hint(format!("wait for it, or kill -KILL {pid}")));
+        }
+        drop(lock);
+        std::thread::sleep(Duration::from_millis(2));
+        // By the other one.
+        store.find(Kind::Container, &id.to_string())?;
+    }
+}
+
 fn running(id: Id, way_out: impl std::fmt::Display) -> Error {
     Error::plain(format!("Container '{id}' is running")).hint(way_out)
 }
+
+/// Files that belong to a container and not to an image.
+const OF_A_CONTAINER: [&str; 7] = ["log", "status", HOLDER, "cmd", "image", "volumes", "manifest"];
 
 /// `commit`: the image of an id is replaced by a snapshot of the container in one step, then the old one goes. A name is
 /// given to what the container holds: its image is replaced, if that has no other name and nothing of it runs, else a
@@ -137,9 +167,8 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     drop(held);
     refuse_nested(store, container)?;
     let plan = |new: &str| {
-        let forget = ["log", "status", "cmd", "image", "volumes", "manifest", names::NAMED, "source"]
-            .map(|file| format!("{new}/{file}"))
-            .to_vec();
+        let forget = OF_A_CONTAINER.iter().chain(&[names::NAMED, "source"]);
+        let forget = forget.map(|file| format!("{new}/{file}")).collect();
         vec![
             Step::Snapshot(container.to_string(), new.to_owned()),
             Step::Forget(forget),
@@ -183,7 +212,7 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
     refuse_nested(store, container)?;
     let _whole = Uninterrupted::begin();
     let new = format!("{NEW}{image}");
-    let mut files = vec!["log", "status", "cmd", "image", "volumes", "manifest"];
+    let mut files = OF_A_CONTAINER.to_vec();
     // Whether the image has had a name is its own, not the container's.
     let named = !store.names_of(image)?.is_empty();
     if !named {
@@ -212,11 +241,27 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
     store.prune(Some((image, Some(if explain.dry_run { container } else { image }))), explain, |_| Ok(())).map(drop)
 }
 
+/// What `rm` is to mind.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Removal {
+    /// An image with several names, too
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Only a container in which nothing ever ran; else do nothing
+    #[arg(long)]
+    pub(crate) unstarted: bool,
+}
+
 /// `rm`: an image, or a container that does not run. By name: the name, and the image if it has no other.
-pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, force: bool, explain: Explain) -> Result<()> {
+pub(crate) fn rm(store: &Store, name: &str, what: Removal, me: Option<Holder>, explain: Explain) -> Result<()> {
+    let Removal { unstarted, force } = what;
+    let container = name.parse::<Id>().is_ok_and(|id| id.kind() == Kind::Container);
+    if container && !unstarted {
+        // Waits, and may be interrupted.
+        free(store, store.find_any(name)?, me)?;
+    }
     // Nobody names the image meanwhile. Where there are no names none is made: there may be no room for a directory.
     let _whole = Uninterrupted::begin();
-    let container = name.parse::<Id>().is_ok_and(|id| id.kind() == Kind::Container);
     let _held = if explain.dry_run || container { None } else { store.hold_names(false)? };
     let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
     // bocker-exec writes it when the payload has been executed, not before.
@@ -235,7 +280,7 @@ pub(crate) fn rm(store: &Store, name: &str, unstarted: bool, force: bool, explai
         }
     }
     // Held while it is deleted: it cannot start meanwhile.
-    let _lock = stopped(store, id)?;
+    let _lock = free(store, id, me)?;
     let subvolume = id.to_string();
     let deletion = match explain {
         Explain { explain: false, dry_run: false } => Step::Delete(subvolume, vec![]),
@@ -265,21 +310,32 @@ pub(crate) enum Must {
 }
 
 /// `path`: where it lies.
-pub(crate) fn path(store: &Store, name: &str, must: Must) -> Result<()> {
+pub(crate) fn path(store: &Store, name: &str, must: Must, me: Option<Holder>) -> Result<()> {
     let id = if must == Must::Run { store.find(Kind::Container, name)? } else { store.find_any(name)? };
     if must == Must::Run && store.stopped(id)?.is_some() {
         return Err(Error::plain(format!("Container '{id}' exists but is not running")));
     }
     if must == Must::Stand {
-        stopped(store, id)?;
+        let _lock = free(store, id, me)?;
         if let Some(owner) = store.claims.owner(id)?.filter(|owner| !store.is_at(owner)) {
             return Err(Error::plain(format!("{id} is a container of {}, too", owner.display()))
                 .hint("the names on this host are that one's; remove that one first"));
+        }
+        // From now on nobody else starts it or takes it apart; between the look and this somebody else may have.
+        if let Some(me) = me.filter(|_| id.kind() == Kind::Container) {
+            while store.hold(id, me)?.is_some() {
+                free(store, id, Some(me))?;
+            }
         }
     }
     let mut line = store.path.join(id.to_string()).into_os_string().into_encoded_bytes();
     line.push(b'\n');
     print(&line)
+}
+
+/// Whether it has run and does not any more, and nobody is cleaning up: one that is about to start is left alone.
+pub(crate) fn has_ended(store: &Store, id: Id) -> Result<bool> {
+    Ok(store.stopped(id)?.is_some() && !store.text(id, "status").is_empty() && store.held(id, None).is_none())
 }
 
 /// `orphans`: of the ids on stdin, those of containers that have ended or that no store of this host has.
@@ -288,7 +344,7 @@ pub(crate) fn orphans(store: &Store) -> Result<()> {
         let ours = store.find(Kind::Container, &id.to_string()).is_ok();
         let orphan = match ours {
             // Not one that is about to start.
-            true => store.stopped(id)?.is_some() && !store.text(id, "status").is_empty(),
+            true => has_ended(store, id)?,
             false => id.kind() == Kind::Container && store.claims.owner(id)?.is_none(),
         };
         if orphan {

@@ -18,6 +18,9 @@ const EXEC: &str = "bocker-exec";
 /// The payload does not outlive us, nor begin when we have died since.
 const PARENT: Word = Word::Me("--die-with-parent");
 
+/// From the snapshot to the end of the clean-up nobody else takes the container apart.
+const HOLDER: Word = Word::Me("--holder");
+
 /// What the environment says, the leading options included; what is empty counts as not there, as in `${NAME:=…}`.
 pub type Settings<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
@@ -117,7 +120,7 @@ fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<
         .ok_or_else(|| Failure::usage(format!("BOCKER_MEM_LIMIT: {memory} times 1,000,000 bytes is too much")))?;
     let id = || [Word::Var("id")];
 
-    let mut snapshot = Tool::new(STORE, ["snapshot", "--setup"]);
+    let mut snapshot = Tool::new(STORE, ["snapshot", "--setup"]).and([HOLDER]);
     if let Some(ids) = ids(settings("BOCKER_SUBNET").as_deref()) {
         snapshot = snapshot.and(["--ids".to_owned(), ids]);
     }
@@ -140,7 +143,7 @@ fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<
         Step::OnExit(vec![
             vec![("addr", Tool::new(NET, ["down"]).and(id())), ("cg", Tool::new(CG, ["delete"]).and(id()))],
             // A command that never started leaves no container. Last, for then the id is free for others.
-            vec![("id", Tool::new(STORE, ["rm", "--unstarted"]).and(id()))],
+            vec![("id", Tool::new(STORE, ["rm", "--unstarted"]).and([HOLDER]).and(id()))],
         ]),
         Step::capture("id", vec![snapshot]),
         Step::Do(vec![
@@ -186,14 +189,17 @@ fn rm(id: OsString, force: bool) -> Vec<Step> {
     if container {
         let id = || [id.clone()];
         // Gone already, unless a crash left them. Before the container: whoever is interrupted here can ask again.
-        steps.push(Step::capture("dir", vec![Tool::new(STORE, ["path", "--stopped", "--"]).and(id())]));
+        steps.push(Step::capture(
+            "dir",
+            vec![Tool::new(STORE, ["path", "--stopped"]).and([HOLDER, "--".into()]).and(id())],
+        ));
         steps.push(Step::Do(vec![
             Job::run(Tool::new(CG, ["delete"]).and(id())),
             Job::run(Tool::new(NET, ["down"]).and(id())),
         ]));
     }
-    let force = (force && !container).then_some("--force");
-    steps.push(Step::run(Tool::new(STORE, ["rm"]).and(force).and(["--"]).and([id.clone()])));
+    let word = if container { Some(HOLDER) } else { force.then_some(Word::from("--force")) };
+    steps.push(Step::run(Tool::new(STORE, ["rm"]).and(word).and(["--"]).and([id.clone()])));
     steps.push(Step::Say(vec!["Removed:".into(), id.into()]));
     steps
 }
@@ -299,9 +305,9 @@ mod tests {
         let run = Command::Run { words: words(&["img_42150", "cat", "/etc/os-release"]) };
         let expected = r#"PATH=/usr/bin:$PATH
 addr= cg= id=
-trap 'trap "" HUP INT QUIT TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete "$id"; [ -z "$id" ] || bocker-store rm --unstarted "$id"' EXIT
+trap 'trap "" HUP INT QUIT TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete "$id"; [ -z "$id" ] || bocker-store rm --unstarted --holder "$id"' EXIT
 trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM
-id=$(bocker-store snapshot --setup -- img_42150 -- cat /etc/os-release) || exit 125
+id=$(bocker-store snapshot --setup --holder -- img_42150 -- cat /etc/os-release) || exit 125
 dir=$(bocker-store path "$id") || exit 125
 cg=$(bocker-cg create "$id" cpu.shares=512 memory=512000000) || exit 125
 addr=$(bocker-net up --setup "$id") || exit 125
@@ -352,7 +358,7 @@ bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent -
             rm("ps_tools:1")
                 .ends_with(":$PATH\nbocker-store rm --force -- ps_tools:1 || exit\necho Removed: ps_tools:1\n")
         );
-        assert!(rm("ps_42045").contains("bocker-store rm -- ps_42045"), "containers know no --force here");
+        assert!(rm("ps_42045").contains("bocker-store rm --holder -- ps_42045"), "containers know no --force here");
     }
 
     #[test]

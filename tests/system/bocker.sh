@@ -481,6 +481,23 @@ test_rm_that_is_interrupted_leaves_nothing_unnamed() {
   done
 }
 
+test_rm_takes_nothing_that_starts_apart() {
+  image
+  bocker run "$img" true 2>/dev/null
+  bocker rm "$(containers)" >/dev/null
+  for n in $(seq 25); do
+    bocker run "$img" sh -c 'sleep .05; test -e /sys/class/net/eth0 && echo whole' >out 2>err &
+    for _ in $(seq 200); do
+      ps=$(containers)
+      [ -z "$ps" ] || { bocker rm "$ps" >/dev/null 2>>refused || true; break; }
+    done
+    wait $! || fail "the container that rm was after: $(cat err)"
+    is "$(cat out)" whole "round $n"
+    [ -z "$(containers)" ] || bocker rm "$(containers)" >/dev/null
+  done
+  like "$(cat refused)" "^bocker-store: Container 'ps_[0-9]+' is (starting: process [0-9]+ has it \\(.*\\)|running \\(.*\\))\$"
+}
+
 test_words_are_never_options_of_the_next_tool() {
   image
   bocker setup 2>/dev/null

@@ -312,6 +312,38 @@ test_rm_of_what_never_started() {
   is "$(names)" "$img"
 }
 
+test_a_container_is_held_for_who_works_on_it() {
+  store
+  img=$(image)
+  sleep 300 & other=$!
+  ps=$(bocker-store snapshot --holder=$other "$img")
+  like "$(cat "$BOCKER_ROOT/$ps/holder")" "^$other [0-9]+$"
+  starting="^bocker-store: Container '$ps' is starting: process $other has it \\(wait for it, or kill -KILL $other\\)$"
+  fails 1 "$starting" bocker-store rm "$ps"
+  fails 1 "$starting" bocker-store rm --unstarted --holder "$ps"
+  fails 1 "$starting" bocker-store path --stopped --holder "$ps"
+  # Between its end and the end of the clean-up it is waited for.
+  echo "exited 3" > "$BOCKER_ROOT/$ps/status"
+  is "$(echo "$ps" | bocker-store orphans)" ""
+  bocker-store path --stopped --holder "$ps" >path & waiting=$!
+  sleep 0.3
+  kill -0 $waiting || fail "it did not wait"
+  kill -9 $other; wait $other 2>/dev/null || true
+  wait $waiting || fail "the holder has died"
+  is "$(cat path)" "$BOCKER_ROOT/$ps"
+  # Ours now: for this shell, in a command substitution, too.
+  like "$(cat "$BOCKER_ROOT/$ps/holder")" "^$BASHPID [0-9]+$"
+  (exec bocker-store path --stopped --holder=1 "$ps") >/dev/null 2>err & waiting=$!
+  sleep 0.3
+  bocker-store rm --holder "$ps"
+  status=0; wait $waiting || status=$?
+  is "$status $(cat err)" "1 bocker-store: No container named '$ps' exists"
+  # What has the holder's number and began at another time holds nothing.
+  ps=$(bocker-store snapshot "$img")
+  echo "$BASHPID 1" > "$BOCKER_ROOT/$ps/holder"
+  bocker-store rm "$ps"
+}
+
 test_ids_are_unique_and_end() {
   store
   img=$(image)

@@ -1,0 +1,118 @@
+//! For whom a container is held: the process that starts it, or that takes it apart. From the snapshot to the start, and
+//! from the end to the last of the clean-up, no lock says that a container is in use; this does, while that process lives.
+//!
+//! The file `holder` beside `rootfs`: `PID STARTTIME`, the second in clock ticks since the boot (proc(5), field 22 of
+//! stat), so that a number which another process has got since holds nothing.
+
+use std::io::{Read, Write};
+
+use bocker_common::{Error, Id, Result};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::store::{Store, to_nix};
+
+/// The file's name.
+pub(crate) const HOLDER: &str = "holder";
+
+/// A process, told from later ones of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pid: i32,
+    started: u64,
+}
+
+impl Holder {
+    /// The process of this number, else our parent; None if it is gone, or out of our sight.
+    pub(crate) fn of(pid: Option<i32>) -> Option<Self> {
+        let pid = pid.unwrap_or_else(|| nix::unistd::getppid().as_raw());
+        // 1: whoever had started us has died since.
+        if pid <= 1 {
+            return None;
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self { pid, started: started(&stat)? })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (pid, started) = text.trim_end().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
+    }
+
+    fn lives(self) -> bool {
+        Self::of(Some(self.pid)) == Some(self)
+    }
+
+    /// What the file says.
+    pub(crate) fn text(self) -> String {
+        format!("{} {}\n", self.pid, self.started)
+    }
+
+    /// Its number, as `kill(1)` wants it.
+    pub(crate) fn pid(self) -> i32 {
+        self.pid
+    }
+}
+
+/// When a process that lives was started. Its name, in parentheses, may hold anything.
+fn started(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    // Zombies hold nothing.
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+}
+
+impl Store {
+    /// The process that lives and holds the container, if it is another one than `me`.
+    pub(crate) fn held(&self, id: Id, me: Option<Holder>) -> Option<Holder> {
+        let text = self.text(id, HOLDER);
+        Holder::parse(&String::from_utf8_lossy(&text)).filter(|holder| Some(*holder) != me && holder.lives())
+    }
+
+    /// Makes `me` the holder, unless another one is: that one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn hold(&self, id: Id, me: Holder) -> Result<Option<Holder>> {
+        let name = format!("{id}/{HOLDER}");
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.dir(), &name, flags, Mode::from_raw_mode(0o644))
+            // One at a time: two could find the same dead one.
+            .and_then(|file| rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file));
+        let mut file = std::fs::File::from(file.map_err(to_nix).map_err(self.fail("lock", &name))?);
+        let fail = |e| Error::new("write", &name, e);
+        let mut text = String::new();
+        (&file).take(64).read_to_string(&mut text).map_err(fail)?;
+        if let Some(other) = Holder::parse(&text).filter(|holder| *holder != me && holder.lives()) {
+            return Ok(Some(other));
+        }
+        std::io::Seek::rewind(&mut file).and_then(|()| file.set_len(0)).map_err(fail)?;
+        file.write_all(me.text().as_bytes()).map_err(fail)?;
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_another_process_has_holds_nothing() {
+        let me = Holder::of(Some(std::process::id().cast_signed())).unwrap();
+        assert!(me.lives());
+        assert_eq!(Holder::parse(&me.text()), Some(me));
+        assert!(!Holder { started: me.started + 1, ..me }.lives());
+        assert_eq!(Holder::of(Some(1)), None);
+        assert_eq!(Holder::of(Some(i32::MAX)), None);
+    }
+
+    #[test]
+    fn stat_is_read_past_any_name() {
+        let rest = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+        assert_eq!(started(&format!("5 (a) Z (b) S {rest}")), Some(777));
+        assert_eq!(started(&format!("5 (a) Z {rest}")), None, "a zombie");
+        assert_eq!(started("5 (a"), None);
+        for text in ["", "x", "1", "1 x", "99999999999 1"] {
+            assert_eq!(Holder::parse(text), None, "{text:?}");
+        }
+    }
+}
