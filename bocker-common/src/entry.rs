@@ -56,29 +56,42 @@ pub fn one_line(rendered: &str) -> String {
     words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
-/// Holds INT, TERM, HUP and QUIT back until dropped.
+/// Holds every signal back that would end this tool, until dropped; those of the real-time range, which nobody sends
+/// to a tool, are left alone.
 ///
 /// For the short stretches that must happen whole or not at all: a Ctrl-C then
 /// ends the tool after the stretch instead of in the middle of it.
 #[derive(Debug)]
 #[must_use = "signals are held back only while this value lives"]
-pub struct Uninterrupted(SigSet);
+pub struct Uninterrupted {
+    before: SigSet,
+    held: SigSet,
+}
 
 impl Uninterrupted {
-    /// Blocks the four signals, `sigprocmask(2)`.
+    /// Blocks them, `sigprocmask(2)`. One that the caller ignores (`nohup`) ends nothing: blocked, it would be pending.
     pub fn begin() -> Self {
-        let mut held = SigSet::empty();
-        for signal in ENDING {
-            held.add(signal);
-        }
+        let held = Signal::iterator().filter(|signal| !SPARED.contains(signal) && !sys::is_ignored(*signal)).collect();
         let mut before = SigSet::empty();
         let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut before));
-        Self(before)
+        Self { before, held }
     }
 
-    /// Whether one of them has come meanwhile: it ends the tool when this value is dropped.
-    pub fn is_told_to_end(&self) -> bool {
-        sys::pending().is_some_and(|pending| ENDING.iter().any(|signal| pending.contains(*signal)))
+    /// One of them that has come meanwhile: it ends the tool when this value is dropped.
+    pub fn is_told_to_end(&self) -> Option<Signal> {
+        let pending = sys::pending()?;
+        self.held.iter().find(|signal| pending.contains(*signal))
+    }
+
+    /// Fails if one of them has come.
+    ///
+    /// # Errors
+    /// Nothing to say: the caller knows what it sent. The status is 128 and the signal's number.
+    pub fn go_on(&self) -> Result<()> {
+        match self.is_told_to_end() {
+            Some(signal) => Err(Error::explained_elsewhere().status(128_u8.wrapping_add(signal as u8))),
+            None => Ok(()),
+        }
     }
 
     /// Holds them back for good: the work is done, and whoever waits for this tool is to learn that.
@@ -87,11 +100,30 @@ impl Uninterrupted {
     }
 }
 
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// What a fault of our own raises, what cannot be held, and what ends nobody: signal(7).
+const SPARED: [Signal; 17] = [
+    Signal::SIGILL,
+    Signal::SIGTRAP,
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGKILL,
+    Signal::SIGSTOP,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCONT,
+    Signal::SIGCHLD,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+    Signal::SIGPIPE,
+];
 
 impl Drop for Uninterrupted {
     fn drop(&mut self) {
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }
 }
 

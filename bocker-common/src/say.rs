@@ -57,11 +57,12 @@ pub fn perform<A: Act>(acts: &[A], explain: Explain, mut act: impl FnMut(&A) -> 
     Ok(())
 }
 
-/// As [`perform`], all or nothing: if an act fails, or this tool is told to end meanwhile, what `undo` gives for those
-/// that were done is done, last first.
+/// As [`perform`], all or nothing: if an act fails, or this tool is told to end before the last of them, what `undo`
+/// gives for those that were done is done, last first. When all are done signals are held back for good: a last act
+/// that prints a name has told the caller.
 ///
 /// # Errors
-/// The first error of `act`.
+/// The first error of `act`; [`Uninterrupted::go_on`].
 pub fn perform_whole<A: Act>(
     acts: &[A],
     explain: Explain,
@@ -71,11 +72,12 @@ pub fn perform_whole<A: Act>(
     let whole = Uninterrupted::begin();
     let mut undos = Vec::new();
     let result = perform(acts, explain, |one| {
+        whole.go_on()?;
         act(one)?;
         undos.extend(undo(one));
         Ok(())
     });
-    if result.is_ok() && !whole.is_told_to_end() {
+    if result.is_ok() {
         whole.until_the_end();
         return Ok(());
     }
@@ -115,6 +117,38 @@ pub fn quote(word: impl AsRef<OsStr>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Number(i32);
+
+    impl Act for Number {
+        fn say(&self) -> Said {
+            Said::new(format!("echo {}", self.0), "")
+        }
+    }
+
+    #[test]
+    fn told_to_end_in_the_middle_is_not_done_at_all() {
+        use nix::sys::signal::{SigSet, Signal, raise};
+        // Held for this thread, whatever happens below.
+        let mut held = SigSet::empty();
+        held.add(Signal::SIGUSR1);
+        held.thread_block().unwrap();
+        let acts = [Number(1), Number(2), Number(3)];
+        let with_a_signal_in = |number| {
+            let mut done = Vec::new();
+            let act = |act: &Number| {
+                done.push(act.0);
+                if act.0 == number { raise(Signal::SIGUSR1).map_err(|e| Error::new("raise", "it", e)) } else { Ok(()) }
+            };
+            let result = perform_whole(&acts, Explain::default(), act, |act| Some(Number(-act.0)));
+            (result.map_err(|error| (error.exit_status(), error.is_explained_elsewhere())), done)
+        };
+        // In the last act it comes too late.
+        assert_eq!(with_a_signal_in(3), (Ok(()), vec![1, 2, 3]));
+        held.wait().unwrap();
+        assert_eq!(with_a_signal_in(2), (Err((138, true)), vec![1, 2, -2, -1]));
+    }
 
     #[test]
     fn quotes_for_a_shell() {

@@ -1,7 +1,7 @@
 //! The one place of this crate with `unsafe`.
 #![allow(unsafe_code)]
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 
 /// Marks every file descriptor from `first` on close-on-exec, `close_range(2)`, Linux 5.11.
 pub(crate) fn cloexec_from(first: u32) -> nix::Result<()> {
@@ -16,6 +16,15 @@ pub(crate) fn pending() -> Option<SigSet> {
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         (libc::sigpending(&raw mut set) == 0).then(|| SigSet::from_sigset_t_unchecked(set))
+    }
+}
+
+/// Whether this process ignores the signal, `sigaction(2)`.
+pub(crate) fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: a sigaction of zeros is valid; with a null new action the call only fills `now`.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as i32, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
     }
 }
 

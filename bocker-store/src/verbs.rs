@@ -98,11 +98,11 @@ pub(crate) fn snapshot(
     if explain.dry_run {
         return Ok(());
     }
-    let printed = print_id(id, explain);
-    if printed.is_ok() && !whole.is_told_to_end() {
+    // Once it is printed somebody knows of it.
+    let printed = whole.go_on().and_then(|()| print_id(id, explain));
+    if printed.is_ok() {
         whole.until_the_end();
     } else {
-        // Nobody knows of it.
         store.apply(&Step::Delete(id.to_string(), Vec::new())).and_then(|()| store.apply(&Step::Release(id)))?;
     }
     printed

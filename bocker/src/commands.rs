@@ -305,12 +305,13 @@ mod tests {
         let run = Command::Run { words: words(&["img_42150", "cat", "/etc/os-release"]) };
         let expected = r#"PATH=/usr/bin:$PATH
 addr= cg= id=
-trap 'trap "" HUP INT QUIT TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete "$id"; [ -z "$id" ] || bocker-store rm --unstarted --holder "$id"' EXIT
-trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM
+trap 'trap "" HUP INT QUIT USR1 USR2 ALRM TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete "$id"; [ -z "$id" ] || bocker-store rm --unstarted --holder "$id"' EXIT
+trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 138' USR1; trap 'exit 140' USR2; trap 'exit 142' ALRM; trap 'exit 143' TERM
 id=$(bocker-store snapshot --setup --holder -- img_42150 -- cat /etc/os-release) || exit 125
 dir=$(bocker-store path "$id") || exit 125
 cg=$(bocker-cg create "$id" cpu.shares=512 memory=512000000) || exit 125
 addr=$(bocker-net up --setup "$id") || exit 125
+trap : HUP INT QUIT USR1 USR2 ALRM TERM
 bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent --root "$dir/rootfs" --config "$dir/config" --log "$dir/log" --status "$dir/status" --hostname "$id" --address "$addr" -- cat /etc/os-release
 "#;
         assert_eq!(script(run, &[]), expected);

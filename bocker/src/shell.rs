@@ -11,6 +11,7 @@ use crate::plan::{Job, Plan, Step, Tool, Word};
 pub fn script(plan: &Plan, tools: &Path) -> String {
     let mut printer = Printer {
         out: format!("PATH={}:$PATH\n", quote(tools.as_os_str())),
+        traps: false,
         exit: plan.failure.map_or("exit".to_owned(), |status| format!("exit {status}")),
     };
     for (name, value) in &plan.env {
@@ -63,8 +64,14 @@ fn pipe(tools: &[Tool]) -> String {
     tools.iter().map(command).collect::<Vec<_>>().join(" | ")
 }
 
+/// What may end the script, with numbers as in signal(7). The executor holds more; a shell knows no name for some.
+const ENDS: [(&str, i32); 7] =
+    [("HUP", 1), ("INT", 2), ("QUIT", 3), ("USR1", 10), ("USR2", 12), ("ALRM", 14), ("TERM", 15)];
+
 struct Printer {
     out: String,
+    /// There are traps.
+    traps: bool,
     /// What follows `||`.
     exit: String,
 }
@@ -88,21 +95,29 @@ impl Printer {
                 }
             }
             Step::OnExit(groups) => {
+                self.traps = true;
                 let all: Vec<_> = groups.iter().flatten().collect();
                 // Nothing of the caller's environment is taken for ours.
                 self.line(&all.iter().map(|(var, _)| format!("{var}=")).collect::<Vec<_>>().join(" "));
-                let mut action = "trap \"\" HUP INT QUIT TERM".to_owned();
+                let mut action = format!("trap \"\" {}", ENDS.map(|(name, _)| name).join(" "));
                 for (var, tool) in all {
                     let _ = write!(action, "; [ -z \"${var}\" ] || {}", command(tool));
                 }
                 self.line(&format!("trap {} EXIT", quote(OsStr::new(&action))));
-                // A shell that dies of a signal skips its EXIT trap; one that exits does not.
-                self.line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM");
+                // A shell that dies of a signal skips its EXIT trap, or does not wait for what it runs; one that exits
+                // does neither.
+                self.line(&ENDS.map(|(name, number)| format!("trap 'exit {}' {name}", 128 + number)).join("; "));
             }
             Step::Say(words) => {
                 self.line(&format!("echo {}", words.iter().map(word).collect::<Vec<_>>().join(" ")));
             }
-            Step::Hand(tool) => self.line(&command(tool)),
+            Step::Hand(tool) => {
+                // From here on signals are the payload's, which gets a terminal's by itself: its status is ours.
+                if self.traps {
+                    self.line(&format!("trap : {}", ENDS.map(|(name, _)| name).join(" ")));
+                }
+                self.line(&command(tool));
+            }
         }
     }
 }
@@ -148,13 +163,14 @@ mod tests {
         let expected = r#"PATH=/usr/bin:$PATH
 export BOCKER_SUBNET=10.1.0.0/16
 addr= id=
-trap 'trap "" HUP INT QUIT TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$id" ] || bocker-store rm "$id"' EXIT
-trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 143' TERM
+trap 'trap "" HUP INT QUIT USR1 USR2 ALRM TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$id" ] || bocker-store rm "$id"' EXIT
+trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 138' USR1; trap 'exit 140' USR2; trap 'exit 142' ALRM; trap 'exit 143' TERM
 id=$(bocker-store snapshot img_42150 -- "it's") || exit 125
 bocker-cg create "$id" || exit 125
 addr=$(bocker-net up "$id") || exit 125
 bocker-net list | bocker-store orphans || exit 125
 echo Created: "$id"
+trap : HUP INT QUIT USR1 USR2 ALRM TERM
 bocker-cg exec "$id" --parent -- bocker-exec --root "$id/rootfs"
 "#;
         assert_eq!(script(&plan, Path::new("/usr/bin")), expected);

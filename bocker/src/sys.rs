@@ -20,9 +20,11 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// The signals that ask a program to end do nothing to this process from now on, nor to those that it starts.
+/// The signals that end a program do nothing to this process from now on, nor to those that it starts.
 pub(crate) fn ignore_ends() {
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+    let named = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM];
+    let others = [libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO, libc::SIGPWR, libc::SIGSTKFLT, libc::SIGXCPU];
+    for signal in named.into_iter().chain(others).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
         // SAFETY: SIG_IGN runs no code of ours.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }

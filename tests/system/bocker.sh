@@ -498,6 +498,25 @@ test_rm_takes_nothing_that_starts_apart() {
   like "$(cat refused)" "^bocker-store: Container 'ps_[0-9]+' is (starting: process [0-9]+ has it \\(.*\\)|running \\(.*\\))\$"
 }
 
+# To a terminal's whole group, or by a supervisor that ends a job so.
+test_a_signal_to_all_of_it_leaves_nothing() {
+  image
+  bocker run "$img" true 2>/dev/null
+  bocker rm "$(containers)" >/dev/null
+  before=$(census)
+  for n in $(seq 40); do
+    signals=(USR1 ALRM USR2 RTMIN TERM) signal=${signals[n % 5]}
+    setsid bocker run "$img" true >/dev/null 2>&1 &
+    sleep "0.0$((n % 5))$((n % 9))"
+    kill "-$signal" -- "-$!" 2>/dev/null || true
+    wait $! 2>/dev/null || true
+    eventually 10 alone
+    [ -z "$(containers)" ] || bocker rm "$(containers)" >/dev/null
+    is "$(census)" "$before" "after $signal in round $n"
+  done
+}
+alone() { [ -z "$(pgrep -x 'bocker|bocker-[a-z]*' --ns $$ --nslist mnt)" ]; }
+
 test_words_are_never_options_of_the_next_tool() {
   image
   bocker setup 2>/dev/null
