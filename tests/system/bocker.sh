@@ -517,6 +517,36 @@ test_a_signal_to_all_of_it_leaves_nothing() {
 }
 alone() { [ -z "$(pgrep -x 'bocker|bocker-[a-z]*' --ns $$ --nslist mnt)" ]; }
 
+test_printed_plan_under_signals() {
+  image
+  bocker run "$img" true 2>/dev/null
+  bocker rm "$(containers)" >/dev/null
+  before=$(census)
+  for shell in dash bash; do
+    # To all of it: the payload decides.
+    bocker --dry-run run "$img" sh -c 'trap "exit 3" TERM; sleep 100 & wait' >script
+    env --default-signal=INT,QUIT setsid "$shell" script </dev/null >/dev/null 2>&1 & runner=$!
+    eventually 20 running
+    sleep 0.2
+    kill -TERM -- "-$runner"
+    status=0; wait "$runner" || status=$?
+    is "$status" 3 "TERM to all, $shell"
+    bocker rm "$(containers)" >/dev/null
+    is "$(census)" "$before" "after TERM to all, $shell"
+    # To the shell alone: it cleans up when the payload has ended.
+    for signal in USR1 TERM INT; do
+      bocker --dry-run run "$img" sh -c 'sleep 0.7; exit 4' >script
+      env --default-signal=INT,QUIT "$shell" script </dev/null >/dev/null 2>&1 & runner=$!
+      eventually 20 running
+      kill "-$signal" "$runner"
+      status=0; wait "$runner" || status=$?
+      is "$status" 4 "$signal to $shell"
+      bocker rm "$(containers)" >/dev/null
+      is "$(census)" "$before" "after $signal to $shell"
+    done
+  done
+}
+
 test_words_are_never_options_of_the_next_tool() {
   image
   bocker setup 2>/dev/null
