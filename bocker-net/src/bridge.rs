@@ -64,6 +64,12 @@ impl Seen {
         self.links.iter().find(|link| link.name == BRIDGE)
     }
 
+    /// Who is attached to the bridge.
+    fn ports(&self, bridge: &Link) -> impl Iterator<Item = &str> {
+        let index = bridge.index;
+        self.links.iter().filter(move |link| link.controller == Some(index)).map(|link| link.name.as_str())
+    }
+
     fn name(&self, index: u32) -> &str {
         self.links.iter().find(|link| link.index == index).map_or("?", |link| &link.name)
     }
@@ -86,16 +92,17 @@ pub(crate) fn see(kernel: &Kernel, subnet: Option<Subnet>) -> Result<Seen> {
     })
 }
 
-/// Held while the bridge is made or unmade, so that two at once make one.
+/// Held alone while the bridge is made or unmade, so that two at once make one; shared while a container is attached, so
+/// that it does not go meanwhile.
 ///
 /// The lock is on the network namespace itself: it covers exactly those who share the bridge, and leaves no file behind.
-pub(crate) fn lock(explain: Explain) -> Result<Option<Flock<File>>> {
+pub(crate) fn lock(how: FlockArg, explain: Explain) -> Result<Option<Flock<File>>> {
     const NAMESPACE: &str = "/proc/self/ns/net";
     if explain.dry_run {
         return Ok(None);
     }
     let file = File::open(NAMESPACE).map_err(|e| Error::new("open", NAMESPACE, e))?;
-    Flock::lock(file, FlockArg::LockExclusive).map(Some).map_err(|(_, e)| Error::new("lock", NAMESPACE, e))
+    Flock::lock(file, how).map(Some).map_err(|(_, e)| Error::new("lock", NAMESPACE, e))
 }
 
 /// Whether a container can be attached: bridge0 is ours and complete, or is somebody's who gave it our gateway's address.
@@ -108,8 +115,14 @@ pub(crate) fn ready(kernel: &Kernel, subnet: Subnet) -> Result<bool> {
     match own(&bridge, subnet)? {
         // Up is the last step of setup.
         Some(_) => Ok(bridge.up),
-        None if bridge.up && has_gateway(&bridge, &kernel.host.addresses().map_err(failed)?, subnet) => Ok(true),
-        None => Err(not_ours(subnet)),
+        None => {
+            let addresses = kernel.host.addresses().map_err(failed)?;
+            match bridge.up && has_gateway(&bridge, &addresses, subnet) {
+                true => Ok(true),
+                false if is_unfinished(&bridge, &addresses) => Ok(false),
+                false => Err(not_ours(subnet)),
+            }
+        }
     }
 }
 
@@ -125,6 +138,16 @@ fn own(bridge: &Link, subnet: Subnet) -> Result<Option<Record>> {
         ))),
         other => Ok(other),
     }
+}
+
+/// Whether it is what a crash left between making the bridge and writing its alias: of no use to anybody, and with an
+/// address as we give it.
+fn is_unfinished(bridge: &Link, addresses: &[Address]) -> bool {
+    bridge.kind == Some(InfoKind::Bridge)
+        && bridge.alias.is_none()
+        && !bridge.up
+        && bridge.mac.starts_with(&Mac::PREFIX)
+        && addresses.iter().all(|address| address.index != bridge.index)
 }
 
 fn not_ours(subnet: Subnet) -> Error {
@@ -147,7 +170,11 @@ pub(crate) fn plan_setup(seen: &Seen, subnet: Subnet) -> Result<Vec<Act>> {
     let bridge = seen.bridge();
     let record = match bridge {
         None => None,
-        Some(bridge) => Some(own(bridge, subnet)?.ok_or_else(|| not_ours(subnet))?),
+        Some(bridge) => match own(bridge, subnet)? {
+            None if is_unfinished(bridge, &seen.addresses) && seen.ports(bridge).next().is_none() => None,
+            None => return Err(not_ours(subnet)),
+            record => record,
+        },
     };
     let index = bridge.map(|bridge| bridge.index);
     let taken = seen.addresses.iter().find(|a| Some(a.index) != index && subnet.overlaps(a.address, a.prefix));
@@ -159,7 +186,9 @@ pub(crate) fn plan_setup(seen: &Seen, subnet: Subnet) -> Result<Vec<Act>> {
             seen.name(other.index)
         )));
     }
-    if bridge.is_none() {
+    if record.is_none() {
+        // Made for another subnet, perhaps.
+        plan.extend(bridge.map(|_| Act::DeleteBridge));
         plan.push(Act::AddBridge(Mac::from(subnet.gateway())));
     }
     // The record is written before forwarding is changed: after a crash --undo still knows.
@@ -194,10 +223,12 @@ pub(crate) fn plan_undo(seen: &Seen) -> Result<Vec<Act>> {
     if matches!(seen.nat, Nat::Present { .. }) {
         plan.push(Act::DeleteTable);
     }
-    let ours = seen.bridge().and_then(|bridge| Some((bridge, record_of(bridge)?)));
-    if let Some((bridge, record)) = ours {
-        let ports: Vec<&str> =
-            seen.links.iter().filter(|l| l.controller == Some(bridge.index)).map(|l| l.name.as_str()).collect();
+    let Some(bridge) = seen.bridge() else { return Ok(plan) };
+    let ports: Vec<&str> = seen.ports(bridge).collect();
+    if is_unfinished(bridge, &seen.addresses) && ports.is_empty() {
+        plan.push(Act::DeleteBridge);
+    }
+    if let Some(record) = record_of(bridge) {
         if !ports.is_empty() {
             return Err(Error::plain(format!(
                 "undo setup: {BRIDGE} is in use by {} (stop the containers, or bocker-net down ID)",
@@ -303,6 +334,26 @@ mod tests {
         assert!(error.contains("10.0.0.77/16 of eth1"), "{error}");
         let other: Subnet = "10.9.0.0/24".parse().unwrap();
         assert!(plan_setup(&whole(), other).unwrap_err().to_string().contains("--undo"));
+    }
+
+    #[test]
+    fn what_a_crash_left_without_an_alias_is_made_again() {
+        let unfinished = Link { alias: None, up: false, mac: vec![2, 0x42, 10, 9, 0, 1], ..bridge("") };
+        let mut seen = bare();
+        seen.links.push(unfinished.clone());
+        let plan = plan_setup(&seen, subnet()).unwrap();
+        assert!(matches!(plan[..3], [Act::DeleteBridge, Act::AddBridge(_), Act::Record(_)]), "{plan:?}");
+        assert_eq!(plan_undo(&seen).unwrap(), [Act::DeleteBridge]);
+        // In use, so somebody's.
+        seen.links.push(Link { controller: Some(2), ..link(9, "eth1") });
+        assert!(plan_setup(&seen, subnet()).is_err());
+        assert_eq!(plan_undo(&seen).unwrap(), []);
+        for foreign in [Link { up: true, ..unfinished.clone() }, Link { mac: vec![6; 6], ..unfinished }] {
+            let mut seen = bare();
+            seen.links.push(foreign);
+            assert!(plan_setup(&seen, subnet()).is_err());
+            assert_eq!(plan_undo(&seen).unwrap(), []);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use bocker_common::entry::{self, Uninterrupted, need_root};
 use bocker_common::say::{self, Explain};
 use bocker_common::{Error, Id, Ids, Kind, Result};
 use clap::{Parser, Subcommand};
+use nix::fcntl::FlockArg;
 
 mod act;
 mod bridge;
@@ -123,7 +124,7 @@ pub fn main() -> Result<ExitCode> {
 
 fn setup(subnet: Subnet, explain: Explain) -> Result<()> {
     let mut kernel = begin("setup", explain)?;
-    let _lock = bridge::lock(explain)?;
+    let _alone = bridge::lock(FlockArg::LockExclusive, explain)?;
     make_bridge(&mut kernel, subnet, explain)
 }
 
@@ -148,7 +149,7 @@ fn make_bridge(kernel: &mut Kernel, subnet: Subnet, explain: Explain) -> Result<
 
 fn undo(explain: Explain) -> Result<()> {
     let mut kernel = begin("setup --undo", explain)?;
-    let _lock = bridge::lock(explain)?;
+    let _alone = bridge::lock(FlockArg::LockExclusive, explain)?;
     let plan = bridge::plan_undo(&bridge::see(&kernel, None)?)?;
     let _whole = Uninterrupted::begin();
     say::perform(&plan, explain, |act| kernel.apply(act))
@@ -157,25 +158,20 @@ fn undo(explain: Explain) -> Result<()> {
 fn up(id: Id, with_setup: bool, subnet: Subnet, explain: Explain) -> Result<()> {
     let address = subnet.address(id)?;
     let mut kernel = begin(&format!("up {id}"), explain)?;
-    if with_setup {
-        set_up_if_needed(&mut kernel, subnet, explain)?;
-    } else if !explain.dry_run && !bridge::ready(&kernel, subnet)? {
+    let mut lock = bridge::lock(FlockArg::LockShared, explain)?;
+    // Two questions to the kernel on a host that is ready. On any other, they are asked again by who is alone: somebody
+    // else may be in the middle of making the bridge.
+    if with_setup && !bridge::ready(&kernel, subnet).is_ok_and(|ready| ready) {
+        drop(lock);
+        lock = bridge::lock(FlockArg::LockExclusive, explain)?;
+        if !bridge::ready(&kernel, subnet)? {
+            make_bridge(&mut kernel, subnet, explain)?;
+        }
+    } else if !with_setup && !explain.dry_run && !bridge::ready(&kernel, subnet)? {
         return Err(Error::plain(format!("up {id}: no bridge0 (bocker-net setup makes it, and so does up --setup)")));
     }
+    let _until_it_is_attached = lock;
     perform(&mut kernel, &container::plan_up(id, subnet, address, namespace::has_ipv6()), explain)
-}
-
-/// Two questions to the kernel on a host that is ready. On any other, asks again under the lock: somebody
-/// else may be in the middle of making the bridge.
-fn set_up_if_needed(kernel: &mut Kernel, subnet: Subnet, explain: Explain) -> Result<()> {
-    if bridge::ready(kernel, subnet).is_ok_and(|ready| ready) {
-        return Ok(());
-    }
-    let _lock = bridge::lock(explain)?;
-    if bridge::ready(kernel, subnet)? {
-        return Ok(());
-    }
-    make_bridge(kernel, subnet, explain)
 }
 
 /// Takes everything down that is there, whatever fails on the way.

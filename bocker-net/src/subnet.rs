@@ -106,10 +106,15 @@ impl FromStr for Subnet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mac(pub(crate) [u8; 6]);
 
+impl Mac {
+    /// Locally administered; then the four bytes of the IPv4 address.
+    pub(crate) const PREFIX: [u8; 2] = [0x02, 0x42];
+}
+
 impl From<Ipv4Addr> for Mac {
     fn from(address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self([0x02, 0x42, a, b, c, d])
+        let ([x, y], [a, b, c, d]) = (Self::PREFIX, address.octets());
+        Self([x, y, a, b, c, d])
     }
 }
 

@@ -274,6 +274,35 @@ test_net_undo_refuses_while_in_use() {
   bocker-net setup --undo
 }
 
+# Killed between making the bridge and writing its alias.
+test_net_unfinished_bridge_is_ours() {
+  local before
+  before=$(kernel_state)
+  ip link add bridge0 address 02:42:0a:00:00:01 type bridge
+  bocker-net setup --undo
+  is "$(kernel_state)" "$before" "after the undo of what was not finished"
+  ip link add bridge0 address 02:42:0a:09:00:01 type bridge
+  is "$(bocker-net up --setup ps_42045 2>/dev/null)" 10.0.0.45
+  is "$(bocker-net setup --dry-run)" "" "the bridge is complete"
+  bocker-net down ps_42045
+  bocker-net setup --undo
+  is "$(kernel_state)" "$before"
+}
+
+# Who was attached stays attached, who comes later makes the bridge again.
+test_net_undo_beside_up() {
+  local n undo
+  for n in $(seq 25); do
+    bocker-net setup 2>/dev/null
+    bocker-net setup --undo 2>/dev/null & undo=$!
+    bocker-net up --setup ps_42045 >/dev/null 2>err || fail "up in round $n: $(cat err)"
+    wait "$undo" || true
+    like "$(ip -o link show veth0_ps_42045)" 'master bridge0' "round $n"
+    bocker-net down ps_42045
+  done
+  bocker-net setup --undo
+}
+
 test_net_many_at_once_on_a_bare_host() {
   local n status=0 pids=()
   for n in $(seq 2 21); do
