@@ -353,7 +353,7 @@ fn root(given: Option<PathBuf>) -> Result<PathBuf> {
 
 /// Opens the store; where there is none and that is wanted, makes it first.
 fn open(root: &Path, setup: Setup, explain: Explain) -> Result<Store> {
-    if setup.setup && !pool::ready(root)? {
+    if setup.setup && !pool::complete(root)? {
         init(root, pool::DEFAULT_SIZE, explain)?;
     }
     Store::open(root)
@@ -362,7 +362,7 @@ fn open(root: &Path, setup: Setup, explain: Explain) -> Result<Store> {
 /// Makes or mounts the store; says in one line what it did, or what it will not touch. Silent where nothing was to do.
 fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     let file = pool::file_of(root);
-    let known = file.exists();
+    let (known, open) = (file.exists(), pool::ready(root)?);
     let changed = pool::init(root, size, explain)?;
     if explain.dry_run {
         return Ok(());
@@ -370,6 +370,7 @@ fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     let made_file = file.exists();
     let (root, file) = (root.display(), file.display());
     let line = match (changed, known, made_file) {
+        (true, ..) if open => format!("{root} was open to others; its mode is 700 now"),
         (true, true, _) => format!("mounted {file} on {root}"),
         (true, false, true) => format!("made the store {root}, a btrfs in {file} (undo: bocker-store init --undo)"),
         (true, false, false) => format!("made the store {root} in the btrfs that is there"),
