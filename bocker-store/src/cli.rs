@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bocker_common::diag::USAGE;
+use bocker_common::diag::{Reason, USAGE};
 use bocker_common::entry::{need_root, one_line};
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::Explain;
@@ -342,13 +343,32 @@ fn usage(error: &clap::Error) -> Result<ExitCode> {
     Err(Error::plain(text).hint("bocker-store --help").status(USAGE))
 }
 
-/// The store's absolute path, as it was given but for doubled slashes and a last one.
+/// The store's absolute path, without links and `..`: what lies beside it, what is mounted at it and whose an id is are
+/// all found by this name.
 fn root(given: Option<PathBuf>) -> Result<PathBuf> {
     let given = given.or_else(|| std::env::var_os("BOCKER_ROOT").filter(|value| !value.is_empty()).map(PathBuf::from));
     let path = given.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
-    let path = std::path::absolute(&path).map_err(|e| Error::new("use", path.display(), e))?;
+    let fail = |why: Reason| Error::new("use", path.display(), why);
     // `x/` and `x` are one store, and `x.btrfs` lies beside it.
-    Ok(path.components().collect())
+    let absolute: PathBuf = std::path::absolute(&path).map_err(|e| fail(e.into()))?.components().collect();
+    let real = match (absolute.canonicalize(), absolute.parent(), absolute.file_name()) {
+        (Err(e), Some(parent), Some(name)) if e.kind() == std::io::ErrorKind::NotFound => {
+            if absolute.is_symlink() {
+                return Err(fail("it is a link that leads nowhere".into()));
+            }
+            // Not made yet. Where its parent is not either, whoever makes it says so.
+            parent.canonicalize().map_or_else(|_| absolute.clone(), |parent| parent.join(name))
+        }
+        // No directory on the way there, or one that is closed: whoever opens it says so.
+        (Err(_), ..) => absolute,
+        (Ok(real), ..) => real,
+    };
+    if real.as_os_str().as_bytes().contains(&b'\n') {
+        return Err(
+            fail("there is a line break in its name, and paths are told as lines".into()).hint("another BOCKER_ROOT")
+        );
+    }
+    Ok(real)
 }
 
 /// Opens the store; where there is none and that is wanted, makes it first.
@@ -404,8 +424,8 @@ fn volume(root: &Path, verb: Volume) -> Result<()> {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let root = root(cli.root)?;
     need_root("bocker-store")?;
+    let root = root(cli.root)?;
     let none = Explain::default();
     match cli.verb {
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
@@ -506,7 +526,30 @@ mod tests {
 
     #[test]
     fn one_store_has_one_path() {
-        assert_eq!(root(Some("/var//bocker/".into())).unwrap(), Path::new("/var/bocker"));
+        let host = tempfile::tempdir().unwrap();
+        let top = host.path().canonicalize().unwrap();
+        std::fs::create_dir(top.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", top.join("link")).unwrap();
+        let of = |name: &str| root(Some(top.join(name)));
+        for (name, path) in [
+            ("real", "real"),
+            ("real/", "real"),
+            (".//real/.", "real"),
+            ("real/../real", "real"),
+            ("link", "real"),
+            ("link/../link/", "real"),
+            // Not made yet.
+            ("new", "new"),
+            ("real/../new", "new"),
+            ("link/new", "real/new"),
+            // Nor can it be.
+            ("no/such/place", "no/such/place"),
+        ] {
+            assert_eq!(of(name).unwrap(), top.join(path), "{name}");
+        }
         assert!(root(Some("x".into())).unwrap().is_absolute());
+        std::os::unix::fs::symlink("nowhere", top.join("dangling")).unwrap();
+        assert!(of("dangling").unwrap_err().to_string().ends_with("it is a link that leads nowhere"));
+        assert!(of("a\nb").unwrap_err().to_string().contains("line break"));
     }
 }

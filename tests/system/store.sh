@@ -192,6 +192,28 @@ END
   umount /usr/sbin/mkfs.btrfs
 }
 
+# By whatever name the store is called: beside it lies its file, at it is the mount, to it lead the links.
+test_one_store_by_several_names() {
+  local real=$BOCKER_ROOT ps
+  mkdir real && ln -s real link && ln -s bocker other
+  for BOCKER_ROOT in "$HOST_DIR/real/../bocker" "$HOST_DIR/link/../bocker/" "./real/..//bocker" bocker; do
+    store
+    is "$(echo "$real"*)" "$real $real.btrfs" "made as $BOCKER_ROOT"
+    img=$(image) ps=$(bocker-store snapshot "$img")
+    is "$(readlink "/run/bocker/$ps")" "$real"
+    BOCKER_ROOT=$HOST_DIR/other
+    is "$(bocker-store path "$ps")" "$real/$ps"
+    BOCKER_ROOT=$HOST_DIR/other/../link/../bocker bocker-store init --undo
+    is "$(echo "$real"*)" "$real*" "what undo left"
+    [ ! -e /run/bocker ] || fail "claims are left: $(ls /run/bocker)"
+  done
+  fails 1 'use other: it is a link that leads nowhere$' timeout 5 bocker-store --root other init
+  fails 1 'a\\nb: there is a line break in its name' bocker-store --root $'a\nb' init
+  BOCKER_ROOT=$real
+  nothing_is_left "every name"
+  is "$(find . -mindepth 1 | sort | grep -v tree | xargs)" "./.stderr ./link ./other ./real"
+}
+
 test_run_bocker_that_is_not_ours() {
   store
   img=$(image) ps=$(bocker-store snapshot "$img")
