@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use bocker_common::diag::{Reason, USAGE};
 use bocker_common::entry::{need_root, one_line};
-use bocker_common::id::{FIRST, LAST};
+use bocker_common::id::{FIRST, LAST, end_lines};
 use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::error::ErrorKind;
@@ -241,7 +241,8 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
-    /// Of the ids on stdin, one a line, print those of containers that have ended or are in no store of this host
+    /// Of the ids on stdin, one a line, print those of containers that have ended, or that are in no store of this host
+    /// and are not busy
     Orphans {
         #[command(flatten)]
         setup: Setup,
@@ -490,7 +491,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Df { json, setup } => usage::df(&open(&root, setup, none)?, json),
         Verb::Fsck { json, setup } => fsck::fsck(&open(&root, setup, none)?, json),
         Verb::Prune { wanted, setup, explain } => prune::prune(&open(&root, setup, explain)?, wanted, explain),
-        Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
+        Verb::Orphans { setup } => end_lines(open(&root, setup, none).and_then(|store| verbs::orphans(&store))),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
         Verb::Inspect { json, setup, ids } => inspect::inspect(&open(&root, setup, none)?, &texts(&ids), json),

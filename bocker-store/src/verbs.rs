@@ -8,9 +8,9 @@ use std::path::Path;
 
 use bocker_common::diag::printable;
 use bocker_common::entry::Uninterrupted;
-use bocker_common::id::{FIRST, LAST};
+use bocker_common::id::{self, FIRST, LAST, Listed};
 use bocker_common::say::{Explain, perform, tell};
-use bocker_common::{Error, Id, Ids, Kind, Result};
+use bocker_common::{Error, Id, Kind, Result};
 use rustix::io::Errno;
 
 use crate::import as copier;
@@ -282,14 +282,19 @@ pub(crate) fn path(store: &Store, name: &str, must: Must) -> Result<()> {
     print(&line)
 }
 
-/// `orphans`: of the ids on stdin, those of containers that have ended or that no store of this host has.
+/// `orphans`: of the ids on stdin, those of containers that have ended, or that no store of this host has and nothing
+/// runs in.
 pub(crate) fn orphans(store: &Store) -> Result<()> {
-    for id in Ids::Stdin.all()? {
-        let ours = store.find(Kind::Container, &id.to_string()).is_ok();
-        let orphan = match ours {
-            // Not one that is about to start.
-            true => store.stopped(id)?.is_some() && !store.text(id, "status").is_empty(),
-            false => id.kind() == Kind::Container && store.claims.owner(id)?.is_none(),
+    for Listed { id, busy } in id::read(io::stdin().lock())? {
+        let owner = store.claims.owner(id)?;
+        let ours = owner.as_ref().is_some_and(|owner| store.is_at(owner));
+        let orphan = if owner.is_some() && !ours {
+            false
+        } else if store.find(Kind::Container, &id.to_string()).is_ok() {
+            // Not one that is about to start. Where the link is gone, another store may have one of that id, and it runs.
+            store.stopped(id)?.is_some() && !store.text(id, "status").is_empty() && (ours || !busy)
+        } else {
+            id.kind() == Kind::Container && !busy
         };
         if orphan {
             print(format!("{id}\n").as_bytes())?;

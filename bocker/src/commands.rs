@@ -203,8 +203,8 @@ fn gc() -> Vec<Step> {
     let orphans = || Tool::new(STORE, ["orphans"]);
     vec![
         Step::run(Tool::new(STORE, ["gc"])),
-        Step::pipe(vec![Tool::new(NET, ["list"]), orphans(), Tool::new(NET, ["down", "-"])]),
-        Step::pipe(vec![Tool::new(CG, ["list"]), orphans(), Tool::new(CG, ["delete", "-"])]),
+        Step::pipe(vec![Tool::new(NET, ["list", "--busy"]), orphans(), Tool::new(NET, ["down", "-"])]),
+        Step::pipe(vec![Tool::new(CG, ["list", "--busy"]), orphans(), Tool::new(CG, ["delete", "-"])]),
     ]
 }
 
