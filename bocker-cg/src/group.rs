@@ -117,6 +117,33 @@ fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether a process is in the container's cgroup or below, in any hierarchy.
+///
+/// # Errors
+/// A directory or a file cannot be read.
+pub(crate) fn is_inhabited(layout: &Layout, id: Id) -> Result<bool> {
+    let mut files = Vec::new();
+    if layout.v2() {
+        // Counts what is below, too, and is there where `cgroup.procs` cannot be read (a threaded cgroup).
+        files.extend(layout.dirs(id).iter().map(|dir| dir.join("cgroup.events")));
+    } else {
+        for dir in layout.dirs(id) {
+            leaves_first(&dir, &mut files)?;
+        }
+        files.iter_mut().for_each(|dir| dir.push("cgroup.procs"));
+    }
+    for file in files {
+        match std::fs::read_to_string(&file) {
+            Ok(text) if layout.v2() && text.lines().any(|line| line == "populated 1") => return Ok(true),
+            Ok(text) if !layout.v2() && !text.is_empty() => return Ok(true),
+            Err(e) if file.exists() => return Err(Error::new("read", file.display(), e)),
+            // Gone since: nobody is in it.
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
 /// Every id that has a cgroup in one hierarchy at least, in order.
 ///
 /// # Errors
@@ -204,6 +231,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::among(dir.path(), &fake_v2(dir.path(), "cpu memory", "cpu memory")).unwrap();
         assert_eq!(plan_create(&layout, id(), &[]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn sees_processes_everywhere_and_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::among(dir.path(), &fake_v1(dir.path(), &["cpu,cpuacct", "memory"])).unwrap();
+        assert!(!is_inhabited(&layout, id()).unwrap(), "none is there");
+        for name in ["cpu,cpuacct/ps_42045", "memory/ps_42045/a/b", "memory/ps_42046"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let procs = |name: &str, text: &str| fs::write(dir.path().join(name).join("cgroup.procs"), text).unwrap();
+        procs("cpu,cpuacct/ps_42045", "");
+        procs("memory/ps_42045", "");
+        procs("memory/ps_42046", "7\n");
+        assert!(!is_inhabited(&layout, id()).unwrap(), "its neighbour's");
+        procs("memory/ps_42045/a/b", "7\n");
+        assert!(is_inhabited(&layout, id()).unwrap());
+
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::among(dir.path(), &fake_v2(dir.path(), "cpu memory", "cpu memory")).unwrap();
+        fs::create_dir(dir.path().join("ps_42045")).unwrap();
+        for (events, expected) in [("populated 0\nfrozen 1\n", false), ("populated 1\nfrozen 0\n", true)] {
+            fs::write(dir.path().join("ps_42045/cgroup.events"), events).unwrap();
+            assert_eq!(is_inhabited(&layout, id()).unwrap(), expected);
+        }
     }
 
     #[test]

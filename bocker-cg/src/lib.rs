@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use bocker_common::diag::OWN_FAILURE;
 use bocker_common::entry::{self, Uninterrupted};
+use bocker_common::id::{BUSY, end_lines};
 use bocker_common::say::{self, Explain};
 use bocker_common::{Error, Id, Ids, Result};
 use clap::{Args, Parser, Subcommand};
@@ -66,6 +67,9 @@ enum Verb {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        /// Say `busy` after those that a process is in, and `failed` where not all can be told
+        #[arg(long)]
+        busy: bool,
     },
     /// Print one limit as the kernel has it
     Get {
@@ -98,10 +102,11 @@ pub fn main() -> Result<ExitCode> {
             let layout = layout.map_err(|error| error.status(OWN_FAILURE))?;
             chain::exec(&layout, exec.id, &exec.command, exec.explain)
         }
+        (Verb::List { json, busy: true }, layout) => end_lines(layout.and_then(|layout| list(&layout, json, true))),
+        (Verb::Delete { ids, explain }, layout) => delete(layout, ids, explain),
         (_, Err(error)) => Err(error),
         (Verb::Create { id, limits, explain }, Ok(layout)) => create(&layout, id, &limits, explain),
-        (Verb::Delete { ids, explain }, Ok(layout)) => delete(&layout, ids, explain),
-        (Verb::List { json }, Ok(layout)) => list(&layout, json),
+        (Verb::List { json, busy: false }, Ok(layout)) => list(&layout, json, false),
         (Verb::Get { id, key }, Ok(layout)) => print(&[limits::get(&layout, id, key)?]),
     }
     .map(|()| ExitCode::SUCCESS)
@@ -127,8 +132,10 @@ fn create(layout: &Layout, id: Id, limits: &[Limit], explain: Explain) -> Result
 }
 
 /// As much as can be removed, whatever fails on the way.
-fn delete(layout: &Layout, ids: Ids, explain: Explain) -> Result<()> {
+fn delete(layout: Result<Layout>, ids: Ids, explain: Explain) -> Result<()> {
+    // First: what is wrong here may be what the tool before us has said.
     let all = ids.all()?;
+    let layout = &layout?;
     let _whole = Uninterrupted::begin();
     let (mut failures, mut gone) = (Vec::new(), Vec::new());
     for id in all {
@@ -148,18 +155,21 @@ fn delete(layout: &Layout, ids: Ids, explain: Explain) -> Result<()> {
     if failures.is_empty() { Ok(()) } else { Err(Error::plain(failures.join("; "))) }
 }
 
-fn list(layout: &Layout, json: bool) -> Result<()> {
+fn list(layout: &Layout, json: bool, busy: bool) -> Result<()> {
     #[derive(Serialize)]
     struct Entry {
         id: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        busy: Option<bool>,
     }
     let ids = group::all(layout)?;
     let line = |id: &Id| {
-        let id = id.to_string();
+        let entry =
+            Entry { id: id.to_string(), busy: if busy { Some(group::is_inhabited(layout, *id)?) } else { None } };
         if json {
-            serde_json::to_string(&Entry { id }).map_err(|e| Error::new("write", "JSON", e.to_string()))
+            serde_json::to_string(&entry).map_err(|e| Error::new("write", "JSON", e.to_string()))
         } else {
-            Ok(id)
+            Ok(if entry.busy == Some(true) { format!("{id}\t{BUSY}") } else { entry.id })
         }
     };
     print(&ids.iter().map(line).collect::<Result<Vec<_>>>()?)

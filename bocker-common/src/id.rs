@@ -1,7 +1,10 @@
 //! Ids: `img_NNNNN` and `ps_NNNNN`, and every kernel name that follows from one.
 
 use std::fmt;
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, Write, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::str::FromStr;
 
 use crate::diag::{Error, USAGE};
@@ -134,32 +137,65 @@ impl Ids {
     /// All of them.
     ///
     /// # Errors
-    /// Stdin cannot be read, or holds something else.
+    /// Stdin cannot be read, or holds something else. Silence if it ends with [`FAILED`].
     pub fn all(self) -> Result<Vec<Id>, Error> {
         match self {
             Self::One(id) => Ok(vec![id]),
-            Self::Stdin => read(std::io::stdin().lock()),
+            Self::Stdin => Ok(read(std::io::stdin().lock())?.iter().map(|listed| listed.id).collect()),
         }
     }
 }
 
-/// Ids from lines: words are parted by tabs, and the first one is the id.
+/// A word of a line: something runs there.
+pub const BUSY: &str = "busy";
+/// The last line of a tool that failed and has said why.
+pub const FAILED: &str = "failed";
+
+/// A line that one of the tools' `list` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// The first word.
+    pub id: Id,
+    /// Whether one of the words after it is [`BUSY`].
+    pub busy: bool,
+}
+
+/// The lines of `list`: words are parted by tabs, and the first one is the id.
 ///
 /// # Errors
-/// A line that begins with something else; more than 16 MiB.
-pub fn read(input: impl BufRead) -> Result<Vec<Id>, Error> {
+/// A line that begins with something else; more than 16 MiB. Silence if a line is [`FAILED`].
+pub fn read(input: impl BufRead) -> Result<Vec<Listed>, Error> {
     let mut input = input.take(16 << 20);
-    let mut ids = Vec::new();
+    let mut all = Vec::new();
     let mut line = String::new();
     while input.read_line(&mut line).map_err(|e| Error::new("read", "ids", e))? > 0 {
         // The last line may have been cut off; 42 is no 42045.
         if !line.ends_with('\n') {
             return Err(Error::plain("read ids: the last line is not whole"));
         }
-        ids.push(line.trim_end_matches('\n').split('\t').next().unwrap_or_default().parse()?);
+        let mut words = line.trim_end_matches('\n').split('\t');
+        let id = match words.next().unwrap_or_default() {
+            FAILED => return Err(Error::explained_elsewhere()),
+            word => word.parse()?,
+        };
+        all.push(Listed { id, busy: words.any(|word| word == BUSY) });
         line.clear();
     }
-    Ok(ids)
+    Ok(all)
+}
+
+/// For a tool whose lines another one reads with [`read`]: where it failed and its stdout is a pipe, the last line is
+/// [`FAILED`]. The reader then stops in silence, and the failure is said once.
+///
+/// # Errors
+/// As given.
+pub fn end_lines(done: Result<(), Error>) -> Result<(), Error> {
+    let is_pipe = |out: OwnedFd| File::from(out).metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+    if done.is_err() && stdout().as_fd().try_clone_to_owned().is_ok_and(is_pipe) {
+        // A reader that has gone needs no word.
+        let _ = writeln!(stdout(), "{FAILED}");
+    }
+    done
 }
 
 #[cfg(test)]
@@ -208,10 +244,15 @@ mod tests {
 
     #[test]
     fn reads_what_list_prints() {
-        let ids = read(&b"ps_42045\t10.0.0.45\t02:42:0a:00:00:2d\nimg_42002\n"[..]).unwrap();
-        assert_eq!(ids.iter().map(Id::to_string).collect::<Vec<_>>(), ["ps_42045", "img_42002"]);
+        let text = b"ps_42045\t10.0.0.45\t02:42:0a:00:00:2d\nimg_42002\nps_42046\t-\t-\tbusy\nps_42047\tbusy\tnew\n";
+        let ids: Vec<_> = read(&text[..]).unwrap().iter().map(|one| (one.id.to_string(), one.busy)).collect();
+        let expected = [("ps_42045", false), ("img_42002", false), ("ps_42046", true), ("ps_42047", true)];
+        assert_eq!(ids, expected.map(|(id, busy)| (id.to_owned(), busy)));
+        assert!(read(&b"ps_42045\nfailed\n"[..]).unwrap_err().is_explained_elsewhere());
         assert_eq!(read(&b""[..]).unwrap(), []);
-        for text in [&b"ps_42045"[..], b"\n", b"ps_42045 x\n", b"\tps_42045\n", b"ps_42045\n\xff\n"] {
+        for text in
+            [&b"ps_42045"[..], b"\n", b"ps_42045 x\n", b"\tps_42045\n", b"ps_42045\n\xff\n", b"busy\n", b"failed"]
+        {
             assert!(read(text).is_err(), "{text:?}");
         }
         assert_eq!("-".parse(), Ok(Ids::Stdin));

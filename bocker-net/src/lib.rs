@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use bocker_common::diag::OWN_FAILURE;
 use bocker_common::entry::{self, Uninterrupted, need_root};
+use bocker_common::id::end_lines;
 use bocker_common::say::{self, Explain};
 use bocker_common::{Error, Id, Ids, Kind, Result};
 use clap::{Parser, Subcommand};
@@ -89,6 +90,9 @@ enum Verb {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        /// Say `busy` after those that a process is in, and `failed` where not all can be told
+        #[arg(long)]
+        busy: bool,
     },
 }
 
@@ -117,7 +121,8 @@ pub fn main() -> Result<ExitCode> {
         Verb::Up { setup, id, explain } => up(id, setup, Subnet::from_environment()?, explain),
         Verb::Down { ids, explain } => down(ids, explain),
         Verb::Exec { id, explain, command } => chain::exec(id, &command, explain),
-        Verb::List { json } => list::list(json),
+        Verb::List { json, busy: true } => end_lines(list::list(json, true)),
+        Verb::List { json, busy: false } => list::list(json, false),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::rc::Rc;
 
 use bocker_common::entry::need_root;
+use bocker_common::id::BUSY;
 use bocker_common::{Error, Id, Result};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -18,26 +19,33 @@ struct Entry {
     id: String,
     address: Option<String>,
     mac: Option<String>,
+    /// Whether a process is in it; None: nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    busy: Option<bool>,
 }
 
 /// Prints the table.
 ///
 /// # Errors
 /// Not root, or stdout cannot be written to; a closed pipe is none.
-pub(crate) fn list(json: bool) -> Result<()> {
+pub(crate) fn list(json: bool, busy: bool) -> Result<()> {
     need_root("list")?;
+    // Before we look into any of them ourselves.
+    let inhabited = if busy { Some(namespace::inhabited()?) } else { None };
     let runtime = Builder::new_current_thread().enable_io().build().map_err(|e| Error::new("start", "tokio", e))?;
     let runtime = Rc::new(runtime);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut print = || -> io::Result<()> {
         for id in namespace::all().map_err(io::Error::other)? {
-            let entry = look(id, &runtime);
+            let entry =
+                Entry { busy: inhabited.as_ref().map(|all| namespace::is_among(id, all)), ..look(id, &runtime) };
             if json {
                 serde_json::to_writer(&mut out, &entry)?;
                 writeln!(out)?;
             } else {
                 let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-                writeln!(out, "{}\t{}\t{}", entry.id, or_dash(entry.address), or_dash(entry.mac))?;
+                let busy = if entry.busy == Some(true) { format!("\t{BUSY}") } else { String::new() };
+                writeln!(out, "{}\t{}\t{}{busy}", entry.id, or_dash(entry.address), or_dash(entry.mac))?;
             }
         }
         out.flush()
@@ -59,5 +67,5 @@ fn look(id: Id, runtime: &Rc<Runtime>) -> Entry {
         Ok((address, mac))
     };
     let (address, mac) = namespace::visit(id, inside).ok().and_then(Result::ok).unwrap_or_default();
-    Entry { id: id.to_string(), address: address.map(|a| a.to_string()), mac: mac.map(|m| m.to_string()) }
+    Entry { id: id.to_string(), address: address.map(|a| a.to_string()), mac: mac.map(|m| m.to_string()), busy: None }
 }

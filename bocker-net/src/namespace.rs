@@ -1,10 +1,11 @@
 //! Named network namespaces, as `ip netns` keeps them: files in /run/netns with a namespace mounted on each.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bocker_common::diag::Reason;
@@ -197,6 +198,28 @@ pub(crate) fn visit<T>(id: Id, inside: impl FnOnce() -> T) -> Result<T> {
     let seen = inside();
     setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| Error::new("come back to", OWN, e))?;
     Ok(seen)
+}
+
+/// A namespace: device and inode of the file that stands for it, namespaces(7).
+type Number = (u64, u64);
+
+fn number(file: &Path) -> io::Result<Number> {
+    std::fs::metadata(file).map(|found| (found.dev(), found.ino()))
+}
+
+/// The namespaces that a process is in.
+///
+/// # Errors
+/// There is no /proc.
+pub(crate) fn inhabited() -> Result<HashSet<Number>> {
+    let processes = std::fs::read_dir("/proc").map_err(|e| Error::new("read", "/proc", e))?;
+    // Not a number: nothing of the kind is there. Gone since: it is in none.
+    Ok(processes.filter_map(|process| number(&process.ok()?.path().join("ns/net")).ok()).collect())
+}
+
+/// Whether the container's namespace is one of these.
+pub(crate) fn is_among(id: Id, all: &HashSet<Number>) -> bool {
+    number(&path(id)).is_ok_and(|number| all.contains(&number))
 }
 
 /// The containers that have a name in /run/netns, by number.

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bocker_common::diag::USAGE;
+use bocker_common::diag::{Reason, USAGE};
 use bocker_common::entry::{need_root, one_line};
-use bocker_common::id::{FIRST, LAST};
+use bocker_common::id::{FIRST, LAST, end_lines};
 use bocker_common::say::Explain;
 use bocker_common::{Error, Result};
 use clap::error::ErrorKind;
@@ -60,6 +61,9 @@ enum Verb {
         /// Unmount it and remove it with all in it
         #[arg(long)]
         undo: bool,
+        /// With --undo: only see whether it would be refused
+        #[arg(long, requires = "undo")]
+        check: bool,
         #[command(flatten)]
         explain: Explain,
     },
@@ -256,7 +260,8 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
-    /// Of the ids on stdin, one a line, print those of containers that have ended or are in no store of this host
+    /// Of the ids on stdin, one a line, print those of containers that have ended, or that are in no store of this host
+    /// and are not busy
     Orphans {
         #[command(flatten)]
         setup: Setup,
@@ -358,18 +363,37 @@ fn usage(error: &clap::Error) -> Result<ExitCode> {
     Err(Error::plain(text).hint("bocker-store --help").status(USAGE))
 }
 
-/// The store's absolute path, as it was given but for doubled slashes and a last one.
+/// The store's absolute path, without links and `..`: what lies beside it, what is mounted at it and whose an id is are
+/// all found by this name.
 fn root(given: Option<PathBuf>) -> Result<PathBuf> {
     let given = given.or_else(|| std::env::var_os("BOCKER_ROOT").filter(|value| !value.is_empty()).map(PathBuf::from));
     let path = given.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
-    let path = std::path::absolute(&path).map_err(|e| Error::new("use", path.display(), e))?;
+    let fail = |why: Reason| Error::new("use", path.display(), why);
     // `x/` and `x` are one store, and `x.btrfs` lies beside it.
-    Ok(path.components().collect())
+    let absolute: PathBuf = std::path::absolute(&path).map_err(|e| fail(e.into()))?.components().collect();
+    let real = match (absolute.canonicalize(), absolute.parent(), absolute.file_name()) {
+        (Err(e), Some(parent), Some(name)) if e.kind() == std::io::ErrorKind::NotFound => {
+            if absolute.is_symlink() {
+                return Err(fail("it is a link that leads nowhere".into()));
+            }
+            // Not made yet. Where its parent is not either, whoever makes it says so.
+            parent.canonicalize().map_or_else(|_| absolute.clone(), |parent| parent.join(name))
+        }
+        // No directory on the way there, or one that is closed: whoever opens it says so.
+        (Err(_), ..) => absolute,
+        (Ok(real), ..) => real,
+    };
+    if real.as_os_str().as_bytes().contains(&b'\n') {
+        return Err(
+            fail("there is a line break in its name, and paths are told as lines".into()).hint("another BOCKER_ROOT")
+        );
+    }
+    Ok(real)
 }
 
 /// Opens the store; where there is none and that is wanted, makes it first.
 fn open(root: &Path, setup: Setup, explain: Explain) -> Result<Store> {
-    if setup.setup && !pool::ready(root)? {
+    if setup.setup && !pool::complete(root)? {
         init(root, pool::DEFAULT_SIZE, explain)?;
     }
     Store::open(root)
@@ -378,7 +402,7 @@ fn open(root: &Path, setup: Setup, explain: Explain) -> Result<Store> {
 /// Makes or mounts the store; says in one line what it did, or what it will not touch. Silent where nothing was to do.
 fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     let file = pool::file_of(root);
-    let known = file.exists();
+    let (known, open) = (file.exists(), pool::ready(root)?);
     let changed = pool::init(root, size, explain)?;
     if explain.dry_run {
         return Ok(());
@@ -386,6 +410,7 @@ fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     let made_file = file.exists();
     let (root, file) = (root.display(), file.display());
     let line = match (changed, known, made_file) {
+        (true, ..) if open => format!("{root} was open to others; its mode is 700 now"),
         (true, true, _) => format!("mounted {file} on {root}"),
         (true, false, true) => format!("made the store {root}, a btrfs in {file} (undo: bocker-store init --undo)"),
         (true, false, false) => format!("made the store {root} in the btrfs that is there"),
@@ -419,10 +444,11 @@ fn volume(root: &Path, verb: Volume) -> Result<()> {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let root = root(cli.root)?;
     need_root("bocker-store")?;
+    let root = root(cli.root)?;
     let none = Explain::default();
     match cli.verb {
+        Verb::Init { check: true, .. } => pool::check_undo(&root),
         Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
         Verb::Init { size, explain, .. } => init(&root, size, explain),
         Verb::Import { source, setup, explain, dir } if dir == "-" => {
@@ -486,7 +512,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Df { json, setup } => usage::df(&open(&root, setup, none)?, json),
         Verb::Fsck { json, setup } => fsck::fsck(&open(&root, setup, none)?, json),
         Verb::Prune { wanted, setup, explain } => prune::prune(&open(&root, setup, explain)?, wanted, explain),
-        Verb::Orphans { setup } => verbs::orphans(&open(&root, setup, none)?),
+        Verb::Orphans { setup } => end_lines(open(&root, setup, none).and_then(|store| verbs::orphans(&store))),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
         Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
         Verb::Inspect { json, setup, ids } => inspect::inspect(&open(&root, setup, none)?, &texts(&ids), json),
@@ -522,7 +548,30 @@ mod tests {
 
     #[test]
     fn one_store_has_one_path() {
-        assert_eq!(root(Some("/var//bocker/".into())).unwrap(), Path::new("/var/bocker"));
+        let host = tempfile::tempdir().unwrap();
+        let top = host.path().canonicalize().unwrap();
+        std::fs::create_dir(top.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", top.join("link")).unwrap();
+        let of = |name: &str| root(Some(top.join(name)));
+        for (name, path) in [
+            ("real", "real"),
+            ("real/", "real"),
+            (".//real/.", "real"),
+            ("real/../real", "real"),
+            ("link", "real"),
+            ("link/../link/", "real"),
+            // Not made yet.
+            ("new", "new"),
+            ("real/../new", "new"),
+            ("link/new", "real/new"),
+            // Nor can it be.
+            ("no/such/place", "no/such/place"),
+        ] {
+            assert_eq!(of(name).unwrap(), top.join(path), "{name}");
+        }
         assert!(root(Some("x".into())).unwrap().is_absolute());
+        std::os::unix::fs::symlink("nowhere", top.join("dangling")).unwrap();
+        assert!(of("dangling").unwrap_err().to_string().ends_with("it is a link that leads nowhere"));
+        assert!(of("a\nb").unwrap_err().to_string().contains("line break"));
     }
 }

@@ -3,29 +3,34 @@
 //! The file is formatted under another name and renamed when that is done, so a file with the right name is complete.
 //! The loop device lets go of the file by itself when the file system is unmounted (autoclear), so nothing is left to
 //! detach, also after a crash.
+//!
+//! Making and undoing hold the lock of [`crate::claims`], for neither the store's directory nor what is mounted there
+//! lasts: who comes later waits, then finds what the other one made of it. mkfs.btrfs inherits it and goes on holding it
+//! if we are killed, so two of them never write to one file.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bocker_common::entry::Uninterrupted;
 use bocker_common::say::{Explain, Said, perform, perform_whole, quote};
 use bocker_common::{Error, Kind, Result};
 use nix::errno::Errno as Nix;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::claims::{Claims, DIRECTORY, gone};
+use crate::claims::{Claims, DIRECTORY, Held, gone};
 use crate::layer::names;
 use crate::names::NAMES;
 use crate::store::{LAYERS, NEW, Store, is_btrfs, to_nix};
-use crate::{sys, volumes};
+use crate::{sys, verbs, volumes};
 
 /// 10 GiB, of which the file takes what is written.
 pub const DEFAULT_SIZE: u64 = 10 << 30;
@@ -61,6 +66,7 @@ impl Act {
     /// The act that takes this one back.
     fn undo(&self) -> Option<Self> {
         match self {
+            Self::Directory(dir) => Some(Self::RemoveDirectory(dir.clone())),
             Self::Allocate(file, _) => Some(Self::Remove(file.clone())),
             Self::Rename(_, file) => Some(Self::Remove(file.clone())),
             Self::Mount(_, dir) => Some(Self::Unmount(dir.clone())),
@@ -142,12 +148,22 @@ fn open_dir(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// True if the store is ready: btrfs is at its place.
+/// True if btrfs is at the store's place.
 ///
 /// # Errors
 /// Its place is no directory.
 pub fn ready(root: &Path) -> Result<bool> {
     Ok(open_dir(root)?.is_some_and(is_btrfs))
+}
+
+/// True if it is, and nobody else may enter it: init makes it so last.
+///
+/// # Errors
+/// Its place is no directory.
+pub fn complete(root: &Path) -> Result<bool> {
+    let Some(dir) = open_dir(root)? else { return Ok(false) };
+    let stat = rustix::fs::fstat(&dir).map_err(|e| fail("look at", root)(io_of(e)))?;
+    Ok(is_btrfs(dir) && stat.st_mode & 0o077 == 0)
 }
 
 /// Makes the store if it is not there, mounts it if it is. Returns true if something was done.
@@ -156,51 +172,37 @@ pub fn ready(root: &Path) -> Result<bool> {
 /// One line that says what is missing.
 pub fn init(root: &Path, size: u64, explain: Explain) -> Result<bool> {
     check_place(root)?;
-    if ready(root)? {
-        return keep_private(root, explain);
+    if complete(root)? {
+        return Ok(false);
+    }
+    let claims = Claims::default();
+    let alone = if explain.dry_run { None } else { Some(claims.lock()?) };
+    if complete(root)? {
+        // Somebody who does the same was faster.
+        return Ok(false);
     }
     let _whole = Uninterrupted::begin();
-    if explain.dry_run {
-        perform(&plan(root, size)?, explain, |_| Ok(()))?;
-        return Ok(true);
-    }
-    let mut made = false;
-    let _alone = loop {
-        // The lock is the directory below the mount: who comes later waits here, then finds btrfs.
-        if open_dir(root)?.is_none() {
-            perform(&[Act::Directory(root.to_owned())], explain, apply)?;
-            made = true;
-        }
-        let Some(dir) = open_dir(root)? else { continue };
-        rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(|e| fail("lock", root)(io_of(e)))?;
-        let here = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let held = rustix::fs::fstat(&dir).map(here).map_err(|e| fail("look at", root)(io_of(e)))?;
-        if ready(root)? {
-            return keep_private(root, explain);
-        }
-        // Undone while we waited: the lock is on a directory that is gone.
-        if rustix::fs::stat(root).map(here) == Ok(held) {
-            break dir;
-        }
-    };
-    let done = plan(root, size).and_then(|plan| perform_whole(&plan, explain, apply, Act::undo));
-    if done.is_err() && made {
-        let _ = std::fs::remove_dir(root);
-    }
-    done.map(|()| true)
+    let done = plan(root, size)
+        .and_then(|plan| perform_whole(&plan, explain, |act| apply(act, alone.as_ref()), Act::undo).map(|()| true));
+    // Before a signal ends us, so that no empty directory is left.
+    drop(alone);
+    done
 }
 
 /// The acts that lead from what is there to a mounted store.
 fn plan(root: &Path, size: u64) -> Result<Vec<Act>> {
     let file = file_of(root);
     let mut acts = Vec::new();
-    if open_dir(root)?.is_none() {
-        acts.push(Act::Directory(root.to_owned()));
+    match open_dir(root)? {
+        Some(dir) if is_btrfs(&dir) => return close(root, &dir),
+        Some(dir) if !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.is_empty() => {
+            return Err(fail("mount on", root)("there are files in it").hint("another BOCKER_ROOT"));
+        }
+        Some(_) => {}
+        None => acts.push(Act::Directory(root.to_owned())),
     }
     // On a host whose file system is btrfs the directory is all that is needed.
-    let parent = root.parent().unwrap_or(root);
-    let on_btrfs = open_dir(root)?.is_some_and(is_btrfs) || (!acts.is_empty() && ready(parent)?);
-    if on_btrfs {
+    if !acts.is_empty() && ready(root.parent().unwrap_or(root))? {
         acts.push(Act::Private(root.to_owned()));
         return Ok(acts);
     }
@@ -210,11 +212,6 @@ fn plan(root: &Path, size: u64) -> Result<Vec<Act>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
         Err(e) => return Err(fail("look at", &file)(e)),
     };
-    if let Some(dir) = open_dir(root)?
-        && !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.is_empty()
-    {
-        return Err(fail("mount on", root)("there are files in it").hint("another BOCKER_ROOT"));
-    }
     if is_new {
         let making = with_suffix(&file, ".new");
         let mkfs = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs"];
@@ -238,12 +235,7 @@ fn check_place(root: &Path) -> Result<()> {
 }
 
 /// A btrfs that others may enter: closed if there is nothing of others in it.
-fn keep_private(root: &Path, explain: Explain) -> Result<bool> {
-    let Some(dir) = open_dir(root)? else { return Ok(false) };
-    let stat = rustix::fs::fstat(&dir).map_err(|e| fail("look at", root)(io_of(e)))?;
-    if stat.st_mode & 0o077 == 0 {
-        return Ok(false);
-    }
+fn close(root: &Path, dir: &OwnedFd) -> Result<Vec<Act>> {
     let ours = |name: &Vec<u8>| {
         let name = String::from_utf8_lossy(name);
         name.parse::<bocker_common::Id>().is_ok()
@@ -252,12 +244,12 @@ fn keep_private(root: &Path, explain: Explain) -> Result<bool> {
             || name == NAMES
             || name.starts_with(volumes::PREFIX)
     };
-    if !names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.iter().all(ours) {
+    if !names(dir).map_err(|e| fail("list", root)(io_of(e)))?.iter().all(ours) {
+        let stat = rustix::fs::fstat(dir).map_err(|e| fail("look at", root)(io_of(e)))?;
         let why = format!("others may enter it, its mode is {:o}", stat.st_mode & 0o7777);
         return Err(fail("use", root)(why).hint(format!("chmod 700 {}", root.display())));
     }
-    perform(&[Act::Private(root.to_owned())], explain, apply)?;
-    Ok(true)
+    Ok(vec![Act::Private(root.to_owned())])
 }
 
 /// Takes back what init made. A btrfs that it did not make is left alone.
@@ -265,27 +257,46 @@ fn keep_private(root: &Path, explain: Explain) -> Result<bool> {
 /// # Errors
 /// A container runs, or something else uses the store.
 pub fn undo(root: &Path, explain: Explain) -> Result<()> {
-    check_place(root)?;
-    let (file, making) = (file_of(root), with_suffix(&file_of(root), ".new"));
+    // Before the lock: what is waited for may need that itself.
+    check_undo(root)?;
+    let claims = Claims::default();
+    let known = claims.exist();
+    let alone = if explain.dry_run { None } else { Some(claims.lock()?) };
     let _whole = Uninterrupted::begin();
+    let done = plan_undo(root, known).and_then(|plan| perform(&plan, explain, |act| apply(act, alone.as_ref())));
+    drop(alone);
+    done
+}
+
+/// Fails where a container runs, or is being started or cleaned up; the last is waited for.
+fn refuse_in_use(root: &Path) -> Result<()> {
+    let store = Store::open(root)?;
+    store.list(Kind::Container)?.into_iter().try_for_each(|id| verbs::free(&store, id, None).map(drop))
+}
+
+/// Fails where [`undo`] would.
+///
+/// # Errors
+/// A container is in use.
+pub fn check_undo(root: &Path) -> Result<()> {
+    check_place(root)?;
+    if ready(root)? && mounted_from(root, &file_of(root))? { refuse_in_use(root) } else { Ok(()) }
+}
+
+fn plan_undo(root: &Path, known: bool) -> Result<Vec<Act>> {
+    let (file, making) = (file_of(root), with_suffix(&file_of(root), ".new"));
     let mut acts = Vec::new();
     let mut directory = open_dir(root)?.is_some();
-    let claims = Claims::default();
     if ready(root)? {
         if !mounted_from(root, &file)? {
             let _ =
                 writeln!(io::stderr(), "bocker-store: {} is a btrfs that init did not make; it stays", root.display());
-            return if claims.exist() { perform(&[Act::Forget(None)], explain, apply) } else { Ok(()) };
+            return Ok(known.then_some(Act::Forget(None)).into_iter().collect());
         }
-        let store = Store::open(root)?;
-        for id in store.list(Kind::Container)? {
-            if store.stopped(id)?.is_none() {
-                return Err(Error::plain(format!("Container '{id}' is running")).hint("stop it first"));
-            }
-        }
+        refuse_in_use(root)?;
         acts.push(Act::Unmount(root.to_owned()));
     } else if let Some(dir) = open_dir(root)? {
-        directory = names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.is_empty() && file.exists();
+        directory = names(&dir).map_err(|e| fail("list", root)(io_of(e)))?.is_empty();
     }
     for left in [file, making] {
         if std::fs::symlink_metadata(&left).is_ok() {
@@ -295,17 +306,17 @@ pub fn undo(root: &Path, explain: Explain) -> Result<()> {
     if directory && !acts.is_empty() {
         acts.push(Act::RemoveDirectory(root.to_owned()));
     }
-    if claims.exist() {
+    if known {
         acts.push(Act::Forget(Some(root.to_owned())));
     }
-    perform(&acts, explain, apply)
+    Ok(acts)
 }
 
-/// True if what is mounted at `root` is on a loop device whose file is `file`.
+/// True if what is mounted at `root` is on a loop device whose file is `file`, or was it until somebody removed it.
 fn mounted_from(root: &Path, file: &Path) -> Result<bool> {
     // In bytes: the names of others' mounts need not be text.
     let table = std::fs::read("/proc/self/mountinfo").map_err(fail("read", Path::new("/proc/self/mountinfo")))?;
-    let Ok(file) = std::fs::metadata(file) else { return Ok(false) };
+    let found = std::fs::metadata(file).ok();
     for line in table.split(|byte| *byte == b'\n') {
         let mut words = line.split(|byte| *byte == b' ');
         if words.nth(4).map(unescape).as_deref() != Some(root.as_os_str().as_bytes()) {
@@ -315,12 +326,21 @@ fn mounted_from(root: &Path, file: &Path) -> Result<bool> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         if let Ok(device) = rustix::fs::open(OsStr::from_bytes(source), flags, Mode::empty())
             && let Ok(info) = sys::loop_status(&device)
-            && (info.device, info.inode) == (file.dev(), file.ino())
+            && (found.as_ref().is_some_and(|file| (info.device, info.inode) == (file.dev(), file.ino()))
+                || backing_file(&device).is_some_and(|name| name == with_suffix(file, " (deleted)")))
         {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// What the kernel calls the file of a loop device, sysfs-block-loop; with ` (deleted)` after it if it has no name any more.
+fn backing_file(device: &OwnedFd) -> Option<PathBuf> {
+    let number = rustix::fs::fstat(device).ok()?.st_rdev;
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let name = std::fs::read(format!("/sys/dev/block/{major}:{minor}/loop/backing_file")).ok()?;
+    Some(OsStr::from_bytes(name.strip_suffix(b"\n")?).into())
 }
 
 /// mountinfo writes blanks and backslashes as octal numbers, proc(5).
@@ -338,7 +358,8 @@ fn unescape(word: &[u8]) -> Vec<u8> {
     out
 }
 
-fn apply(act: &Act) -> Result<()> {
+/// Does it. `alone` is the lock; only a dry run, which does nothing, has none.
+fn apply(act: &Act, alone: Option<&Held>) -> Result<()> {
     match act {
         Act::Directory(dir) => {
             use std::os::unix::fs::DirBuilderExt;
@@ -361,28 +382,25 @@ fn apply(act: &Act) -> Result<()> {
                 rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| fail("create", path)(io_of(e)))?;
             File::from(file).set_len(*size).map_err(fail("size", path))
         }
-        Act::Format(mkfs, path) => format(mkfs, path),
+        Act::Format(mkfs, path) => format(mkfs, path, alone),
         Act::Rename(from, to) => std::fs::rename(from, to).map_err(fail("rename to", to)),
         Act::Mount(file, dir) => mount(file, dir),
         Act::Private(dir) => rustix::fs::chmod(dir, Mode::RWXU).map_err(|e| fail("chmod", dir)(io_of(e))),
-        Act::Unmount(dir) => match rustix::mount::unmount(dir, UnmountFlags::empty()) {
-            Err(Errno::BUSY) => {
-                Err(fail("unmount", dir)(io_of(Errno::BUSY)).hint("something still uses it: see fuser -m or lsof"))
-            }
-            // No mount any more: somebody who does the same was faster.
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            Err(e) => Err(fail("unmount", dir)(io_of(e))),
-        },
+        Act::Unmount(dir) => unmount(dir),
         Act::Remove(path) => gone(std::fs::remove_file(path)).map_err(fail("remove", path)),
         Act::RemoveDirectory(dir) => gone(std::fs::remove_dir(dir)).map_err(fail("remove", dir)),
-        Act::Forget(store) => Claims::default().forget(store.as_deref()),
+        Act::Forget(store) => alone.map_or(Ok(()), |held| held.forget(store.as_deref())),
     }
 }
 
 /// mkfs.btrfs has no library; it runs by absolute path and with nothing of the caller's environment.
-fn format(mkfs: &Path, path: &Path) -> Result<()> {
+fn format(mkfs: &Path, path: &Path, alone: Option<&Held>) -> Result<()> {
+    // It opens the file several times by its name. The lock, which it never looks at, goes with it as its stdin: whoever
+    // makes the next file of that name waits until the last mkfs has ended, also where we have been killed before it.
+    let lock = alone.map(|held| held.as_fd().try_clone_to_owned()).transpose().map_err(fail("run", mkfs))?;
     let mut command = Command::new(mkfs);
-    command.args(["-q", "-m", "single"]).arg(path).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(["-q", "-m", "single"]).arg(path).env_clear().stdout(Stdio::null());
+    command.stdin(lock.map_or_else(Stdio::null, Stdio::from));
     let output = command.stderr(Stdio::piped()).output().map_err(fail("run", mkfs))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -406,6 +424,24 @@ fn mount(path: &Path, dir: &Path) -> Result<()> {
         let error = fail("mount", path)(io_of(e));
         if e == Errno::NODEV { error.hint("this kernel has no btrfs") } else { error }
     })
+}
+
+/// Whoever only looks at the store is done in a moment, so for half a second we ask again.
+fn unmount(dir: &Path) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match rustix::mount::unmount(dir, UnmountFlags::empty()) {
+            Err(Errno::BUSY) if pause < Duration::from_millis(500) => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            Err(Errno::BUSY) => {
+                let error = fail("unmount", dir)(io_of(Errno::BUSY));
+                return Err(error.hint("something still uses it: see fuser -m or lsof"));
+            }
+            done => return done.map_err(|e| fail("unmount", dir)(io_of(e))),
+        }
+    }
 }
 
 /// The loop device that has the file, or a free one that now has it.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bocker_common::diag::printable;
 use bocker_common::entry::Uninterrupted;
-use bocker_common::id::{FIRST, LAST};
+use bocker_common::id::{self, FIRST, LAST, Listed};
 use bocker_common::say::{Explain, perform, tell};
-use bocker_common::{Error, Id, Ids, Kind, Result};
+use bocker_common::{Error, Id, Kind, Result};
 use rustix::io::Errno;
 
 use crate::holder::{HOLDER, Holder};
@@ -119,7 +119,7 @@ fn stopped(store: &Store, id: Id) -> Result<Stopped> {
 }
 
 /// As [`stopped`], of a container that is nobody else's to start or to clean up. Who is cleaning up is waited for.
-fn free(store: &Store, id: Id, me: Option<Holder>) -> Result<Stopped> {
+pub(crate) fn free(store: &Store, id: Id, me: Option<Holder>) -> Result<Stopped> {
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
         let lock = stopped(store, id)?;
@@ -338,14 +338,19 @@ pub(crate) fn has_ended(store: &Store, id: Id) -> Result<bool> {
     Ok(store.stopped(id)?.is_some() && !store.text(id, "status").is_empty() && store.held(id, None).is_none())
 }
 
-/// `orphans`: of the ids on stdin, those of containers that have ended or that no store of this host has.
+/// `orphans`: of the ids on stdin, those of containers that have ended, or that no store of this host has and nothing
+/// runs in.
 pub(crate) fn orphans(store: &Store) -> Result<()> {
-    for id in Ids::Stdin.all()? {
-        let ours = store.find(Kind::Container, &id.to_string()).is_ok();
-        let orphan = match ours {
-            // Not one that is about to start.
-            true => has_ended(store, id)?,
-            false => id.kind() == Kind::Container && store.claims.owner(id)?.is_none(),
+    for Listed { id, busy } in id::read(io::stdin().lock())? {
+        let owner = store.claims.owner(id)?;
+        let ours = owner.as_ref().is_some_and(|owner| store.is_at(owner));
+        let orphan = if owner.is_some() && !ours {
+            false
+        } else if store.find(Kind::Container, &id.to_string()).is_ok() {
+            // Not one that is about to start. Where the link is gone, another store may have one of that id, and it runs.
+            has_ended(store, id)? && (ours || !busy)
+        } else {
+            id.kind() == Kind::Container && !busy
         };
         if orphan {
             print(format!("{id}\n").as_bytes())?;

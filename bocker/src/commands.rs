@@ -209,8 +209,8 @@ fn gc() -> Vec<Step> {
     let orphans = || Tool::new(STORE, ["orphans"]);
     vec![
         Step::run(Tool::new(STORE, ["gc"])),
-        Step::pipe(vec![Tool::new(NET, ["list"]), orphans(), Tool::new(NET, ["down", "-"])]),
-        Step::pipe(vec![Tool::new(CG, ["list"]), orphans(), Tool::new(CG, ["delete", "-"])]),
+        Step::pipe(vec![Tool::new(NET, ["list", "--busy"]), orphans(), Tool::new(NET, ["down", "-"])]),
+        Step::pipe(vec![Tool::new(CG, ["list", "--busy"]), orphans(), Tool::new(CG, ["delete", "-"])]),
     ]
 }
 
@@ -239,8 +239,9 @@ fn volume(volume: Volume) -> Tool {
 fn setup(undo: bool) -> Vec<Step> {
     let (net, store) = (|word| Step::run(Tool::new(NET, ["setup"]).and(word)), Tool::new(STORE, ["init"]));
     if undo {
-        // The bridge first: it is refused while a container is attached.
-        vec![net(Some("--undo")), Step::run(store.and(["--undo"]))]
+        // Either may be refused: the store is asked before the bridge goes.
+        let undo = || store.clone().and(["--undo"]);
+        vec![Step::run(undo().and(["--check"])), net(Some("--undo")), Step::run(undo())]
     } else {
         // The network is what may be refused: asked before anything is made.
         vec![net(Some("--check")), Step::run(store), net(None)]

@@ -48,6 +48,22 @@ test_undo_twice_at_once() {
   [ ! -e "$BOCKER_ROOT" ] || fail "the store is still there"
 }
 
+# Whichever comes first: the container has its network, or the store is gone and says so.
+test_undo_beside_a_starting_run() {
+  image
+  for n in $(seq 15); do
+    bocker run "$img" sh -c 'sleep .05; test -e /sys/class/net/eth0 && echo whole' >out 2>err & run=$!
+    sleep "0.0$((n % 4))$((n % 10))"
+    undone=0; bocker setup --undo >/dev/null 2>undo.err || undone=$?
+    status=0; wait $run || status=$?
+    if [ "$status" = 0 ]; then is "$(cat out)" whole "round $n: $(cat undo.err)"; else like "$(cat err)" 'No image|no store' "round $n"; fi
+    [ "$undone" = 0 ] || like "$(cat undo.err)" "^bocker-(store: Container 'ps_[0-9]+' is (starting|running)|net: undo setup: bridge0 is in use)" "round $n"
+    bocker setup 2>/dev/null
+    [ -n "$(bocker images | sed 1d)" ] || image
+    for ps in $(containers); do bocker rm "$ps" >/dev/null; done
+  done
+}
+
 test_setup_is_idempotent_and_undone() {
   before=$(census)
   bocker setup 2>/dev/null
@@ -440,6 +456,95 @@ test_two_stores_share_no_id() {
   is "$(ls -A /run/bocker)" "" "claims"
   BOCKER_ROOT=$HOST_DIR/other bocker-store init --undo
   is "$(census)" "$before"
+}
+
+# An id that no store has is an orphan only where nothing runs in it.
+test_gc_takes_nothing_that_something_runs_in() {
+  image
+  start sleep 100
+  other() { BOCKER_ROOT=$HOST_DIR/other "$@"; }
+  theirs=$(other bocker init "$PWD/tree" 2>/dev/null | sed 's/Created: //')
+  before=$(census)
+  # What says whose it is has been removed.
+  rm "/run/bocker/$ps"
+  is "$(other bocker gc)$(bocker gc)" "" "gc of two stores"
+  is "$(census)" "$before" "a running container without its link"
+  is "$(bocker exec "$ps" ip -o -4 addr show eth0 | wc -l)" 1
+  # Somebody else's cgroup and namespace, which only look like a container's.
+  local top=/sys/fs/cgroup/memory net=ps_42200
+  [ "$ps" != "$net" ] || net=ps_42201
+  bocker-cg create ps_42300 >/dev/null
+  bocker-net up "$net" >/dev/null
+  [ -d "$top" ] || top=/sys/fs/cgroup
+  mkdir "$top/ps_42300/inner"
+  sh -c 'echo $$ > "$0/cgroup.procs"; exec sleep 50' "$top/ps_42300/inner" & local one=$!
+  bocker-net exec "$net" -- sleep 50 & local two=$!
+  # shellcheck disable=SC2317,SC2329 # by eventually
+  both_run() { [ "$( (bocker-cg list --busy; bocker-net list --busy | cut -f 1,4) | sort)" = "$(printf '%s\tbusy\n' "$ps" ps_42300 "$ps" "$net" | sort)" ]; }
+  eventually 5 both_run
+  is "$(bocker-net list --busy --json | jq .busy | xargs)" "true true"
+  is "$(bocker-cg list --json)" "$(printf '{"id":"%s"}\n' "$ps" ps_42300)" "without the question"
+  is "$(bocker gc)" "" "gc of what others run in"
+  kill "$one" "$two"; wait "$one" "$two" || true
+  is "$(bocker-cg list --busy | cut -s -f 2 | xargs)" busy "what nothing runs in any more"
+  is "$(bocker gc)" "netns_$net
+/ps_42300"
+  is "$(census)" "$before"
+  kill -9 "$runner"; wait "$runner" || true
+  eventually 5 stopped
+  bocker rm "$ps" >/dev/null
+}
+
+test_orphans() {
+  image
+  other() { BOCKER_ROOT=$HOST_DIR/other "$@"; }
+  theirs=$(other bocker init "$PWD/tree" 2>/dev/null | sed 's/Created: //')
+  ps=$(bocker-store snapshot "$img")
+  orphans() { printf "$1\tbusy\n" "$ps" | bocker-store orphans; printf "$1\t10.0.0.9\n" "$ps" | bocker-store orphans; }
+  is "$(orphans %s)" "" "about to start"
+  echo 'exited 0' > "$BOCKER_ROOT/$ps/status"
+  is "$(orphans %s)" "$ps
+$ps" "ended, with a process left and without"
+  is "$(other orphans %s)" "" "another store's"
+  # Both stores have it, as after a moved disk, and theirs has ended: the names on this host are ours all the same.
+  rm "/run/bocker/$ps"
+  is "$(other bocker-store snapshot --ids "${ps#ps_}-${ps#ps_}" "$theirs")" "$ps"
+  ln -sfnT "$BOCKER_ROOT" "/run/bocker/$ps"
+  echo 'exited 0' > "$HOST_DIR/other/$ps/status"
+  is "$(other orphans %s)" "" "in two stores"
+  rm "/run/bocker/$ps"
+  is "$(other orphans %s)" "$ps" "in two stores, and nobody knows whose: only where nothing runs"
+  other bocker-store rm "$ps"
+  bocker-store rm "$ps"
+  is "$(orphans %s)" "$ps" "nobody's"
+  is "$(printf 'img_42002\n%s\n' "$img" | bocker-store orphans)" "" "images"
+  is "$(printf '%s\nfailed\n' "$ps" | bocker-store orphans | cat)" failed
+  other bocker-store init --undo
+}
+
+# A stage that fails is the pipe's failure, and says so once.
+test_gc_fails_where_a_stage_fails() {
+  image
+  pipe() { bocker-net list --busy | bocker-store "$@" orphans | bocker-net down -; }
+  bocker-net up --setup ps_42200 >/dev/null 2>&1
+  fails 1 '^bocker-store: there is no store at /nowhere' pipe --root /nowhere
+  is "$(bocker-net list | cut -f 1)" ps_42200
+  is "$(pipe --root "$BOCKER_ROOT")" netns_ps_42200
+  umount -l /run/netns && rmdir /run/netns && touch /run/netns
+  fails 1 '^bocker-net: list containers: read /run/netns: Not a directory$' bocker gc
+  fails 1 '^bocker-net: list containers: ' pipe --root "$BOCKER_ROOT"
+  rm /run/netns
+  is "$(bocker gc)" ""
+  mount -t tmpfs none /sys/fs/cgroup
+  fails 1 '^bocker-cg: no cgroups below' bocker gc
+  umount /sys/fs/cgroup
+  # Who is not asked for words between tools, or writes to a file, says none.
+  touch /run/netns
+  is "$(bocker-net list --busy 2>/dev/null || true)" failed
+  is "$(bocker-net list 2>/dev/null || true)" ""
+  ! bocker-net list --busy >out 2>/dev/null || fail "list of nothing"
+  is "$(cat out)" ""
+  rm /run/netns
 }
 
 # Made by hand under an id that a run then draws: the run fails, and takes down nothing that it did not make.

@@ -101,6 +101,158 @@ test_init_recovers_from_a_crash() {
   umount other
 }
 
+# What init and undo made is gone: mount, file, directory, loop device, the host's ids.
+nothing_is_left() {
+  ! findmnt -n "$BOCKER_ROOT" || fail "$1: it is still mounted"
+  is "$(echo "$BOCKER_ROOT"*)" "$BOCKER_ROOT*" "$1: files"
+  [ ! -e /run/bocker ] || fail "$1: /run/bocker is there"
+  eventually 5 no_loops
+}
+
+test_init_and_undo_at_once() {
+  local jobs job
+  for round in 1 2 3 4 5; do
+    jobs=()
+    for verb in init "init --undo" init "init --undo"; do
+      # shellcheck disable=SC2086 # words
+      bocker-store $verb 2>>err & jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || fail "round $round: $(cat err)"; done
+    is "$(findmnt -no TARGET "$BOCKER_ROOT" | wc -l | tr 1 0)" 0 "round $round: mounts on each other"
+    bocker-store init --undo
+    nothing_is_left "round $round"
+  done
+  unlike "$(cat err)" 'init did not make'
+  # Who only looks at the store is no reason to refuse.
+  bocker-store init
+  sh -c 'sleep 0.3' < "$BOCKER_ROOT" &
+  bocker-store init --undo
+  nothing_is_left "undo with somebody inside"
+}
+
+# Who comes later waits for the lock, and then looks again.
+test_init_and_undo_look_under_the_lock() {
+  local job
+  mkdir -m 700 /run/bocker && exec 9</run/bocker
+  later() {
+    flock 9
+    bocker-store "$@" 2>err 9<&- & job=$!
+    sleep 0.5
+    [ -d "/proc/$job" ] || fail "$* does not wait"
+  }
+  comes() { flock -u 9; wait "$job" || fail "$1: $(cat err)"; is "$(cat err)" "" "$1"; }
+  bocker-store init --dry-run >script
+  later init
+  sh -e script
+  comes "init of what somebody has made meanwhile"
+  is "$(findmnt -no TARGET "$BOCKER_ROOT" | wc -l)" 1 "mounts"
+  later init --undo
+  umount "$BOCKER_ROOT" && rmdir "$BOCKER_ROOT" && rm "$BOCKER_ROOT.btrfs"
+  comes "undo of what somebody has undone meanwhile"
+  exec 9<&-
+  nothing_is_left undo
+}
+
+test_a_pool_whose_file_is_gone_is_taken_back() {
+  store
+  rm "$BOCKER_ROOT.btrfs"
+  bocker-store init
+  bocker-store init --undo 2>err
+  is "$(cat err)" ""
+  nothing_is_left "undo without the file"
+}
+
+# mkfs opens its file by name, more than once: two of them at a time would write to one file.
+test_init_killed_in_mkfs() {
+  cp /usr/sbin/mkfs.btrfs mkfs
+  cat >slow <<END
+#!/bin/sh
+echo begin >> $HOST_DIR/log
+sleep 0.5
+$HOST_DIR/mkfs "\$@"
+status=\$?
+echo end >> $HOST_DIR/log
+exit \$status
+END
+  chmod 755 slow && mount --bind slow /usr/sbin/mkfs.btrfs
+  bocker-store init & local job=$!
+  eventually 5 test -e log
+  kill -9 "$job"
+  wait "$job" || true
+  bocker-store init
+  is "$(xargs < log)" "begin end begin end"
+  img=$(image)
+  bocker-store init --undo
+  bocker-store init & job=$!
+  eventually 5 grep -qz 'end.*begin.*end.*begin' log
+  kill -9 "$job"
+  wait "$job" || true
+  bocker-store init --undo
+  nothing_is_left "undo after a kill"
+  umount /usr/sbin/mkfs.btrfs
+}
+
+# By whatever name the store is called: beside it lies its file, at it is the mount, to it lead the links.
+test_one_store_by_several_names() {
+  local real=$BOCKER_ROOT ps
+  mkdir real && ln -s real link && ln -s bocker other
+  for BOCKER_ROOT in "$HOST_DIR/real/../bocker" "$HOST_DIR/link/../bocker/" "./real/..//bocker" bocker; do
+    store
+    is "$(echo "$real"*)" "$real $real.btrfs" "made as $BOCKER_ROOT"
+    img=$(image) ps=$(bocker-store snapshot "$img")
+    is "$(readlink "/run/bocker/$ps")" "$real"
+    BOCKER_ROOT=$HOST_DIR/other
+    is "$(bocker-store path "$ps")" "$real/$ps"
+    BOCKER_ROOT=$HOST_DIR/other/../link/../bocker bocker-store init --undo
+    is "$(echo "$real"*)" "$real*" "what undo left"
+    [ ! -e /run/bocker ] || fail "claims are left: $(ls /run/bocker)"
+  done
+  fails 1 'use other: it is a link that leads nowhere$' timeout 5 bocker-store --root other init
+  fails 1 'a\\nb: there is a line break in its name' bocker-store --root $'a\nb' init
+  BOCKER_ROOT=$real
+  nothing_is_left "every name"
+  is "$(find . -mindepth 1 | sort | grep -v tree | xargs)" "./.stderr ./link ./other ./real"
+}
+
+test_run_bocker_that_is_not_ours() {
+  store
+  img=$(image) ps=$(bocker-store snapshot "$img")
+  # What is no link counts for nothing, and goes where it can.
+  rm "/run/bocker/$ps"
+  touch "/run/bocker/$ps" && mkdir /run/bocker/ps_42099
+  is "$(bocker-store gc)" "/run/bocker/$ps"
+  is "$(ls /run/bocker)" ps_42099
+  fails 1 'all 1 container ids' bocker-store snapshot --ids 42099-42099 "$img"
+  rmdir /run/bocker/ps_42099
+  # A link to a container that is gone, and one to a container that is there.
+  other=$(bocker-store snapshot "$img")
+  ln -s "$BOCKER_ROOT" /run/bocker/ps_42100
+  like "$(bocker-store gc --dry-run)" '/run/bocker/ps_42100 '
+  is "$(bocker-store gc)" /run/bocker/ps_42100
+  is "$(ls /run/bocker)" "$other"
+  # Others may have made the links.
+  chmod 777 /run/bocker
+  line='^bocker-store: use /run/bocker: others may write to it, its mode is 777 \(chmod 700 /run/bocker\)$'
+  fails 1 "$line" bocker-store snapshot "$img"
+  fails 1 "$line" bocker-store gc
+  fails 1 "$line" bocker-store path --stopped "$ps"
+  chmod 700 /run/bocker
+  bocker-store rm "$other"
+  rmdir /run/bocker
+  line='^bocker-store: use /run/bocker: it is no directory \(rm /run/bocker\)$'
+  for target in /nowhere /tmp; do
+    ln -sfn "$target" /run/bocker
+    fails 1 "$line" timeout 5 bocker-store snapshot "$img"
+    fails 1 "$line" timeout 5 bocker-store gc
+    fails 1 "$line" timeout 5 bocker-store init --undo
+    fails 1 "$line" timeout 5 bocker-store --root "$HOST_DIR/new" init
+    [ ! -e new ] || fail "a store was made before the refusal"
+  done
+  rm /run/bocker
+  is "$(names)" "$img
+$ps"
+}
+
 test_init_refuses_what_is_not_its_own() {
   mkdir -p "$BOCKER_ROOT" && echo mine > "$BOCKER_ROOT/file"
   fails 1 '/bocker: there are files in it \(another BOCKER_ROOT\)$' bocker-store init
