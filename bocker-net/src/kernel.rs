@@ -30,6 +30,8 @@ pub(crate) struct Kernel {
     runtime: Rc<Runtime>,
     /// In the namespace that the tool was started in.
     pub(crate) host: Netlink,
+    /// There was to be NAT, and is none.
+    pub(crate) no_nat: bool,
     /// The container's namespace and a socket in it, once `up` has made it.
     inside: Option<(File, Netlink)>,
 }
@@ -41,7 +43,7 @@ impl Kernel {
         let runtime = Builder::new_current_thread().enable_io().build().map_err(|e| Error::new("start", "tokio", e))?;
         let runtime = Rc::new(runtime);
         let host = Netlink::open(&runtime).map_err(|e| Error::new("open", "netlink socket", e))?;
-        Ok(Self { runtime, host, inside: None })
+        Ok(Self { runtime, host, no_nat: false, inside: None })
     }
 
     /// Whether the host has the container's end of the cable.
@@ -76,6 +78,7 @@ impl Kernel {
                 .map_err(|e| Error::new("write", FORWARDING, e)),
             Act::Masquerade(subnet) => {
                 if let Err(why) = nat::masquerade(*subnet) {
+                    self.no_nat = true;
                     // Containers still reach the host and each other.
                     let why = diag::printable(&why);
                     let _ = writeln!(

@@ -142,11 +142,14 @@ fn check(subnet: Subnet) -> Result<()> {
 fn make_bridge(kernel: &mut Kernel, subnet: Subnet, explain: Explain) -> Result<()> {
     let plan = bridge::plan_setup(&bridge::see(kernel, Some(subnet))?, subnet)?;
     perform(kernel, &plan, explain)?;
-    if !explain.dry_run && !plan.is_empty() {
+    // Where NAT alone was missing and still is, that has been said.
+    let done = plan.len() > usize::from(kernel.no_nat);
+    if !explain.dry_run && done {
         let gateway = subnet.gateway_with_prefix();
+        let what = if kernel.no_nat { " and forwarding" } else { ", forwarding and NAT" };
         let _ = writeln!(
             std::io::stderr(),
-            "bocker-net: set up bridge0 with {gateway}, forwarding and NAT (bocker-net setup --undo takes it back)"
+            "bocker-net: set up bridge0 with {gateway}{what} (bocker-net setup --undo takes it back)"
         );
     }
     Ok(())

@@ -412,7 +412,7 @@ test_busy_things_are_refused() {
   start sleep 100
   fails 1 "$ps.* running" bocker rm "$ps"
   fails 1 "$img.* running|running.*$img|in use" bocker commit "$ps" "$img"
-  fails 1 'in use' bocker setup --undo
+  fails 1 "Container '$ps' is running" bocker setup --undo
   is "$(bocker exec "$ps" echo alive)" alive
   kill "$runner"; wait "$runner" || true
   bocker commit "$ps" "$img" >/dev/null

@@ -344,6 +344,10 @@ test_net_works_without_nft() {
   is "$status" 0
   is "$(grep -c 'no NAT' err)" 1 "one warning"
   like "$(cat err)" '^bocker-net: no NAT: '
+  like "$(cat err)" 'set up bridge0 with 10.0.0.1/24 and forwarding \('
+  bocker-net setup 2>err
+  like "$(cat err)" '^bocker-net: no NAT: '
+  is "$(wc -l <err)" 1 "what is still missing is said, and nothing else"
   is "$(bocker-net up ps_42045)" 10.0.0.45
   bocker-net down ps_42045
   bocker-net setup --undo
