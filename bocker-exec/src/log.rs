@@ -60,6 +60,8 @@ pub struct Stream {
     at_once: usize,
     /// Our output takes nothing any more; the log still does.
     abandoned: bool,
+    /// Something was lost, and not because nobody reads.
+    lost: bool,
 }
 
 impl Stream {
@@ -69,12 +71,18 @@ impl Stream {
         // O_NONBLOCK is no way out: it would change the caller's own descriptor.
         let kind = fstat(to).map_or(SFlag::S_IFIFO, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
         let at_once = if kind == SFlag::S_IFREG { usize::MAX } else { libc::PIPE_BUF };
-        Self { from: Some(from), to, name, buffer: vec![0; 1 << 16], start: 0, end: 0, at_once, abandoned: false }
+        let buffer = vec![0; 1 << 16];
+        Self { from: Some(from), to, name, buffer, start: 0, end: 0, at_once, abandoned: false, lost: false }
     }
 
     /// Nothing will come any more.
     pub fn is_done(&self) -> bool {
         self.from.is_none() && self.start == self.end
+    }
+
+    /// Something of it is nowhere but in the log.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Something is read and waits for room.
@@ -119,6 +127,7 @@ impl Stream {
             Err(errno) => {
                 // Nobody reads: the payload learns it as it would without us, by SIGPIPE, from the closed pipe.
                 if errno != Errno::EPIPE {
+                    self.lost = true;
                     warn(&Error::new("write", self.name, errno));
                 }
                 self.from = None;

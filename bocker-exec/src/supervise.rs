@@ -123,7 +123,9 @@ impl Supervisor {
         loop {
             let copied = self.copy.as_ref().is_none_or(|(_, streams)| streams.iter().all(Stream::is_done));
             if let (Some(status), None, true) = (payload.status, &payload.report, copied) {
-                return payload.result(status);
+                let lost = self.copy.iter().flat_map(|(_, streams)| streams).any(Stream::is_lost);
+                // The payload could not know: it wrote to us.
+                return payload.result(if lost && status == 0 { OWN_FAILURE } else { status });
             }
             let ready = self.poll(&payload)?;
             if ready.report {
@@ -200,6 +202,10 @@ impl Supervisor {
             let signal = info.ssi_signo as i32;
             // SI_KERNEL: no kill(2), but a key of the terminal.
             let key = info.ssi_code > 0 && matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP);
+            // Our own, for a log longer than `ulimit -f` allows: the write has failed and been told.
+            if signal == libc::SIGXFSZ && info.ssi_pid == std::process::id() {
+                continue;
+            }
             payload.told_to_end |= ends(signal);
             if signal == libc::SIGCHLD {
                 self.collect(payload);

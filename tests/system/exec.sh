@@ -91,6 +91,24 @@ test_log() {
   untouched
 }
 
+test_lost_output_is_no_success() {
+  a_container
+  for status in 0 4; do
+    x --log log -- sh -c "echo hi; exit $status" > /dev/full 2> err && s=0 || s=$?
+    is "$s" "$((status ? status : 125))"
+    is "$(cat err)" 'bocker-exec: write stdout: No space left on device'
+  done
+  is "$(cat log)" "$(printf 'hi\nhi')"
+}
+
+test_a_limit_on_files_is_not_the_payloads_end() {
+  a_container
+  status=0
+  (ulimit -f 8; x --log log -- sh -c 'i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 4' | cat > /dev/null; exit "${PIPESTATUS[0]}") 2> err || status=$?
+  is "$status" 4
+  is "$(cat err)" 'bocker-exec: write log: File too large (the log is incomplete; the command goes on)'
+}
+
 test_a_full_disk_costs_the_log_only() {
   a_container
   mkdir small && mount -t tmpfs -o size=4k tmpfs small
