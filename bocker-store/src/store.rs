@@ -11,6 +11,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bocker_common::id::{FIRST, HIGHEST, LAST};
 use bocker_common::say::{Explain, Said, perform, quote, tell};
@@ -42,6 +44,9 @@ const MAX_TEXT: u64 = 4 << 20;
 /// Bytes always left free in the store, at least: deleting needs some.
 const RESERVE: u64 = 32 << 20;
 
+/// How long a deletion waits, at most, for the room that it makes in a full store.
+const FREEING: Duration = Duration::from_secs(3);
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open store.
@@ -52,6 +57,29 @@ pub struct Store {
     dir: OwnedFd,
     /// Which ids are whose on this host.
     pub claims: Claims,
+    /// Whether something was.
+    deleted: AtomicBool,
+}
+
+/// What was deleted the kernel frees within half a minute. Of a full store that is done now, if it can be: after all else,
+/// for as long as a file is open in it nothing is freed.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let free = || -> nix::Result<()> {
+            sys::sync(&self.dir)?;
+            // It goes on after that, if there is much of it or somebody else has a file open in it.
+            let until = Instant::now() + FREEING;
+            while sys::is_freeing(&self.dir)? && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // What was freed in this transaction can be used in the next.
+            sys::sync(&self.dir)
+        };
+        if self.deleted.load(Ordering::Relaxed) && matches!(self.room(), Ok(0)) {
+            // What was to be deleted is, all the same.
+            let _ = free();
+        }
+    }
 }
 
 /// One change of the store. Names are relative to it and ours, so they are safe in a path.
@@ -332,7 +360,7 @@ impl Store {
             return Err(Error::new("open", path.display(), format!("others may enter it, its mode is {mode:o}"))
                 .hint(format!("chmod 700 {}", path.display())));
         }
-        Ok(Self { path: path.to_owned(), dir, claims: Claims::default() })
+        Ok(Self { path: path.to_owned(), dir, claims: Claims::default(), deleted: AtomicBool::new(false) })
     }
 
     /// Whether this is the store at `path`, whatever it is called there.
@@ -549,13 +577,19 @@ impl Store {
         };
         // Made and locked while gc waits, see `sweep`.
         let _sweeping = self.lock_store(FlockOperation::LockShared)?;
-        let made = match step {
+        let make = || match step {
             Step::Snapshot(of, _) => {
                 let of = rustix::fs::openat(&self.dir, of, DIRECTORY, Mode::empty()).map_err(to_nix);
-                of.map_err(self.fail("snapshot", name)).map(|of| sys::subvolume_snapshot(&of, &self.dir, name))?
+                of.map_err(self.fail("snapshot", name)).map(|of| sys::subvolume_snapshot(&of, &self.dir, name))
             }
-            _ => sys::subvolume_create(&self.dir, name),
+            _ => Ok(sys::subvolume_create(&self.dir, name)),
         };
+        let mut made = make()?;
+        if made == Err(Nix::ENOSPC) {
+            // What was freed since the last transaction may be enough.
+            sys::sync(&self.dir).map_err(self.fail("sync", name))?;
+            made = make()?;
+        }
         match made {
             Err(Nix::EEXIST) => return Ok(None),
             done => done.map_err(self.fail("create", name))?,
@@ -576,9 +610,14 @@ impl Store {
 
     /// The room that may be filled.
     pub(crate) fn budget(&self) -> Result<Budget> {
+        self.room().map(Budget::new)
+    }
+
+    /// Bytes without the reserve.
+    fn room(&self) -> Result<u64> {
         let room = rustix::fs::fstatvfs(&self.dir).map_err(to_nix).map_err(self.fail("look at", ""))?;
         let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
-        Ok(Budget::new(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve)))
+        Ok(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve))
     }
 
     /// A lock on the store's directory, held while the value lives.
@@ -644,6 +683,7 @@ impl Store {
 
     /// Deletes a subvolume. What holds others first loses its name, so that no half of it is ever listed.
     fn delete(&self, name: &str) -> Result<()> {
+        self.deleted.store(true, Ordering::Relaxed);
         if name.starts_with("layers/") {
             return self.layers()?.map_or(Ok(()), |layers| layers.delete(name));
         }
@@ -809,6 +849,7 @@ impl Store {
             perform(&[self.act(Step::Delete(name.clone(), Vec::new()))], explain, |_| layers.delete(&name))?;
             told(&name)?;
         }
+        self.deleted.fetch_or(!unused.is_empty() && !explain.dry_run, Ordering::Relaxed);
         Ok(unused.len())
     }
 }

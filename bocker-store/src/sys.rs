@@ -16,6 +16,10 @@ const BY_ID: u64 = 1 << 4;
 const ROOT_TREE: u64 = 1;
 /// `BTRFS_ROOT_REF_KEY`: an item (parent tree, this, child tree).
 const ROOT_REF: u32 = 156;
+/// `BTRFS_ORPHAN_OBJECTID`, -5: what the kernel has promised to free.
+const ORPHAN: u64 = u64::MAX - 4;
+/// `BTRFS_ORPHAN_ITEM_KEY`: an item (ORPHAN, this, tree).
+const ORPHAN_ITEM: u32 = 48;
 /// `BTRFS_FIRST_FREE_OBJECTID`: the inode of every subvolume's root directory.
 const SUBVOLUME_ROOT: u64 = 256;
 
@@ -171,6 +175,7 @@ const NO_LOOP: LoopInfo = LoopInfo {
 mod raw {
     use super::{InoLookup, LoopConfig, LoopInfo, Search, SubvolumeInfo, VolArgs, VolArgsV2};
 
+    nix::ioctl_none!(sync, 0x94, 8);
     nix::ioctl_write_ptr!(snap_destroy, 0x94, 15, VolArgs);
     nix::ioctl_readwrite!(tree_search, 0x94, 17, Search);
     nix::ioctl_readwrite!(ino_lookup, 0x94, 18, InoLookup);
@@ -231,6 +236,20 @@ pub(crate) fn subvolume_delete_by_id(dir: impl AsFd, id: u64) -> Result<()> {
     args.name[..8].copy_from_slice(&id.to_ne_bytes());
     // SAFETY: the descriptor is open, and the kernel only reads the struct.
     unsafe { raw::snap_destroy_v2(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+}
+
+/// Writes everything to the disk and wakes the kernel's thread that frees deleted subvolumes, `BTRFS_IOC_SYNC`. By itself
+/// it wakes every 30 seconds, also where room is short.
+pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
+    // SAFETY: the descriptor is open, and the call has no argument.
+    unsafe { raw::sync(fd.as_fd().as_raw_fd()) }.map(drop)
+}
+
+/// Whether there are deleted subvolumes that are not freed yet.
+pub(crate) fn is_freeing(fd: impl AsFd) -> Result<bool> {
+    let mut found = false;
+    tree_items(fd, ROOT_TREE, ORPHAN..=ORPHAN, 0, |item| found |= item.kind == ORPHAN_ITEM)?;
+    Ok(found)
 }
 
 /// Makes a subvolume read-only, `BTRFS_IOC_SUBVOL_SETFLAGS`.

@@ -846,6 +846,27 @@ $ps"
   is "$(names)" ""
 }
 
+# What rm takes from a full store is free when it has ended, not half a minute later.
+test_a_full_store_has_room_after_rm() {
+  bocker-store init --size 512M
+  img=$(image)
+  for round in 1 2; do
+    ps=$(bocker-store snapshot "$img")
+    for size in 64M 4M 1M; do
+      for n in $(seq 20); do fallocate -l "$size" "$BOCKER_ROOT/$ps/rootfs/$size.$n" 2>/dev/null || break; done
+    done
+    ! fallocate -l 100M "$BOCKER_ROOT/$img/rootfs/more" 2>/dev/null || fail "round $round: the store is not full"
+    rm -f "$BOCKER_ROOT/$img/rootfs/more"
+    sync -f "$BOCKER_ROOT"
+    # As what has run: rm holds a lock in it until it has ended.
+    echo 'exited 0' > "$BOCKER_ROOT/$ps/status"
+    bocker-store rm "$ps"
+    ps=$(bocker-store snapshot "$img") || fail "round $round: no room for a snapshot"
+    fallocate -l 100M "$BOCKER_ROOT/$ps/rootfs/more" || fail "round $round: no room for a file"
+    bocker-store rm "$ps"
+  done
+}
+
 test_what_is_printed_does_the_same() {
   # init
   bocker-store init --size 300M --dry-run > script
