@@ -102,6 +102,8 @@ struct Payload {
     /// By INT, TERM, HUP or QUIT; `stop`: once more after its end.
     told_to_end: bool,
     stop: bool,
+    /// Who started us stops for the shell; we stay awake to hear when it dies.
+    accompanied: bool,
 }
 
 impl Supervisor {
@@ -119,6 +121,7 @@ impl Supervisor {
             status: None,
             told_to_end: false,
             stop: false,
+            accompanied: self.parent.is_some(),
         };
         loop {
             let copied = self.copy.as_ref().is_none_or(|(_, streams)| streams.iter().all(Stream::is_done));
@@ -274,8 +277,7 @@ impl Payload {
             // Who is told to end must be able to.
             let _ = sys::kill(self.pid, libc::SIGCONT);
         }
-        // Started by `bocker`, that one stops for the shell; we stay awake to hear when it dies.
-        if signal == libc::SIGTSTP && job == Job::Waited {
+        if signal == libc::SIGTSTP && (job == Job::Waited || !self.accompanied) {
             let _ = sys::kill(nix::unistd::getpid(), libc::SIGSTOP);
         }
     }

@@ -50,12 +50,23 @@ pub(crate) fn kill(pid: u32, signal: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// Stops this process if that is what a shell with job control waits for: its parent is in another process group of
-/// the same session. Anywhere else nobody would notice, and nobody continue it.
+/// Stops this process where the kernel would let a terminal's key do so: its group is not orphaned, setpgid(2). Whoever
+/// started us, or started that one (`sudo` waits for us in our group), is in another group of the same session: a shell
+/// that notices, and continues us.
 pub(crate) fn stop_as_a_job() {
     use nix::unistd::{getpgid, getpgrp, getpid, getppid, getsid};
-    let parent: Option<Pid> = Some(getppid());
-    if getpgid(parent).is_ok_and(|group| group != getpgrp()) && getsid(parent) == getsid(None) {
+    let mut parent = getppid();
+    while parent.as_raw() > 0 && getpgid(Some(parent)) == Ok(getpgrp()) {
+        let Some(next) = parent_of(parent) else { return };
+        parent = next;
+    }
+    if parent.as_raw() > 0 && getsid(Some(parent)) == getsid(None) {
         let _ = nix::sys::signal::kill(getpid(), nix::sys::signal::Signal::SIGSTOP);
     }
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().map(Pid::from_raw)
 }

@@ -652,6 +652,28 @@ test_printed_plan_under_signals() {
   done
 }
 
+test_keys_of_a_terminal() {
+  image
+  bocker run "$img" true 2>/dev/null
+  # Once, though the terminal tells every process of the group.
+  line='trap "echo got; n=x" INT; i=0; while [ $i -lt 20 ]; do i=$((i + 1)); sleep .1; done; exit 7'
+  "$repo/tests/terminal.py" 1,^C bocker run "$img" "$line" >out || fail "$(cat out)"
+  is "$(grep -c got out)" 1 "$(cat out)"
+  like "$(cat out)" 'status 7$'
+  # The shell hears that the job has stopped, also if it waits for a wrapper such as sudo.
+  for how in '' --under-wrapper; do
+    # shellcheck disable=SC2086 # no word, or one
+    "$repo/tests/terminal.py" $how 1,^Z,stopped,0.3,fg,0.5,^C bocker run "$img" 'while :; do sleep .1; done' >out || fail "$how: $(cat out)"
+    like "$(cat out)" 'status 130$' "$how"
+    # shellcheck disable=SC2086
+    "$repo/tests/terminal.py" $how 1,^Z,stopped,kill bocker run "$img" 'sleep 1234' >out || fail "$how: $(cat out)"
+    like "$(cat out)" 'status 137$' "$how"
+    eventually 5 alone
+    is "$(pgrep -fx 'sleep 1234' --ns $$ --nslist mnt)" "" "killed while it was stopped, $how"
+    for ps in $(containers); do bocker rm "$ps" >/dev/null; done
+  done
+}
+
 test_words_are_never_options_of_the_next_tool() {
   image
   bocker setup 2>/dev/null
