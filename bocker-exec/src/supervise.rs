@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{ForkResult, Pid, getppid, pipe2, setsid};
+use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 
 use crate::act;
 use crate::log::{Log, Stream};
@@ -84,8 +84,8 @@ pub struct Supervisor {
     pub copy: Option<(Log, [Stream; 2])>,
     /// The payload is process 1 of a PID namespace, for which the kernel drops what it does not handle.
     pub first: bool,
-    /// With --die-with-parent: who started us.
-    pub parent: Option<Pid>,
+    /// With --die-with-parent: who started us, by pidfd_open(2).
+    pub parent: Option<OwnedFd>,
 }
 
 /// How far the payload is.
@@ -129,6 +129,15 @@ impl Supervisor {
             if ready.report {
                 self.hear(&mut payload);
             }
+            if ready.parent {
+                // Not the end of ourselves: the log and the status are still to be written.
+                self.parent = None;
+                payload.told_to_end = true;
+                match payload.status {
+                    None => drop(sys::kill(payload.pid, libc::SIGKILL)),
+                    Some(_) => payload.stop = true,
+                }
+            }
             if ready.signals {
                 self.take(&mut payload);
             }
@@ -149,10 +158,8 @@ impl Supervisor {
 
     fn poll(&self, payload: &Payload) -> Result<Ready> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(report) = &payload.report {
-            fds.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
-        }
-        let first_stream = fds.len();
+        fds.extend(self.parent.iter().map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
+        fds.extend(payload.report.iter().map(|report| PollFd::new(report.as_fd(), PollFlags::POLLIN)));
         let waits: Vec<_> = self.copy.iter().flat_map(|(_, streams)| streams.iter().map(Stream::waits_for)).collect();
         for (fd, events) in waits.iter().flatten() {
             fds.push(PollFd::new(*fd, *events));
@@ -166,12 +173,13 @@ impl Supervisor {
         };
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
         let signals = ready.next().unwrap_or(false);
-        let report = first_stream == 2 && ready.next().unwrap_or(false);
+        let parent = self.parent.is_some() && ready.next().unwrap_or(false);
+        let report = payload.report.is_some() && ready.next().unwrap_or(false);
         let mut streams = [false; 2];
         for (stream, waits) in streams.iter_mut().zip(&waits) {
             *stream = waits.is_some() && ready.next().unwrap_or(false);
         }
-        Ok(Ready { signals, report, streams, nothing })
+        Ok(Ready { signals, parent, report, streams, nothing })
     }
 
     /// The child's report: its end means that the payload runs, for `execve(2)` closed the other side.
@@ -206,9 +214,6 @@ impl Supervisor {
             } else if payload.status.is_some() {
                 // The payload has ended; somebody who does not read our output keeps us. Then this one is for us.
                 payload.stop |= ends(signal);
-            } else if signal == libc::SIGTERM && self.parent.is_some_and(|parent| parent != getppid()) {
-                // --die-with-parent. Not SIGKILL to ourselves: the log and the status are still to be written.
-                let _ = sys::kill(payload.pid, libc::SIGKILL);
             } else if payload.report.is_some() {
                 payload.held.push((signal, key));
             } else {
@@ -288,6 +293,7 @@ fn ends(signal: i32) -> bool {
 
 struct Ready {
     signals: bool,
+    parent: bool,
     report: bool,
     streams: [bool; 2],
     nothing: bool,

@@ -320,6 +320,33 @@ test_the_payload_dies_with_bocker() {
   is "$(ls /run/netns)" "" "namespaces after rm"
 }
 
+# What a caller ignores is ignored by all that it starts: the end of bocker must not be told by such a signal.
+test_the_payload_dies_with_bocker_whatever_the_caller_ignores() {
+  image
+  # shellcheck disable=SC2317,SC2329
+  ended() { ! pgrep -f "^sleep $1\$" >/dev/null; }
+  # shellcheck disable=SC2317,SC2329
+  runs() { ! ended "$1"; }
+  start sleep 100
+  bash -c "trap '' HUP INT QUIT TERM; exec bocker exec $ps sleep 78" &
+  eventually 10 runs 78
+  kill -9 $!; wait $! 2>/dev/null || true
+  eventually 5 ended 78
+  kill "$runner"; wait "$runner" || true
+  bash -c "trap '' HUP INT QUIT TERM; exec bocker run $img sleep 77" </dev/null &
+  eventually 10 runs 77
+  kill -9 $!; wait $! 2>/dev/null || true
+  eventually 5 ended 77
+  eventually 5 stopped
+  bocker gc >/dev/null
+  # A TERM that the caller ignores is not passed on.
+  bash -c "trap '' TERM; exec bocker run $img sleep 2" </dev/null &
+  eventually 10 running
+  pkill -TERM -x bocker-exec
+  status=0; wait $! || status=$?
+  is "$status" 0 "a TERM that is ignored"
+}
+
 test_exec_joins() {
   image
   start sleep 100
