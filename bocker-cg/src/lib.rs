@@ -58,6 +58,9 @@ enum Verb {
         /// The cgroup; or -: those whose ids are on stdin, one a line. Then the names of what is gone are printed
         #[arg(value_name = "ID|-")]
         ids: Ids,
+        /// Kill what is in it first. A container that has ended can have left processes, where bocker-exec was killed by force
+        #[arg(long)]
+        kill: bool,
         #[command(flatten)]
         explain: Explain,
     },
@@ -100,7 +103,7 @@ pub fn main() -> Result<ExitCode> {
         }
         (_, Err(error)) => Err(error),
         (Verb::Create { id, limits, explain }, Ok(layout)) => create(&layout, id, &limits, explain),
-        (Verb::Delete { ids, explain }, Ok(layout)) => delete(&layout, ids, explain),
+        (Verb::Delete { ids, kill, explain }, Ok(layout)) => delete(&layout, ids, kill, explain),
         (Verb::List { json }, Ok(layout)) => list(&layout, json),
         (Verb::Get { id, key }, Ok(layout)) => print(&[limits::get(&layout, id, key)?]),
     }
@@ -127,13 +130,13 @@ fn create(layout: &Layout, id: Id, limits: &[Limit], explain: Explain) -> Result
 }
 
 /// As much as can be removed, whatever fails on the way.
-fn delete(layout: &Layout, ids: Ids, explain: Explain) -> Result<()> {
+fn delete(layout: &Layout, ids: Ids, kill: bool, explain: Explain) -> Result<()> {
     let all = ids.all()?;
     let _whole = Uninterrupted::begin();
     let (mut failures, mut gone) = (Vec::new(), Vec::new());
     for id in all {
         let before = failures.len();
-        let plan = group::plan_delete(layout, id)?;
+        let plan = group::plan_delete(layout, id, kill)?;
         for act in &plan {
             say::tell(act, explain)?;
             if !explain.dry_run {

@@ -347,6 +347,39 @@ test_the_payload_dies_with_bocker_whatever_the_caller_ignores() {
   is "$status" 0 "a TERM that is ignored"
 }
 
+# prctl(2): who changes its user gets no SIGKILL at its parent's death any more. What takes a container down kills it.
+test_a_payload_that_changed_its_user_ends_with_its_container() {
+  image
+  bocker setup 2>/dev/null
+  before=$(census)
+  # shellcheck disable=SC2317,SC2329
+  gone() { ! pgrep -x sleep >/dev/null; }
+  # shellcheck disable=SC2317,SC2329
+  changed() { [ "$(ps -o uid= -p "$(cut -d' ' -f2 "$BOCKER_ROOT/$ps/status")" | tr -d ' ')" = 1000 ]; }
+  changes() { start sh -c 'exec /bin/busybox start-stop-daemon -S -x /bin/sleep -c 1000:1000 -- 772'; eventually 5 changed; }
+  # bocker itself, as soon as bocker-exec has gone
+  changes
+  pkill -KILL -x bocker-exec
+  status=0; wait "$runner" || status=$?
+  is "$status" 137
+  gone || fail "the payload is left"
+  is "$(cat err)" ""
+  bocker rm "$ps" >/dev/null
+  is "$(census)" "$before" "bocker-exec killed by force"
+  # rm and gc, where bocker has gone, too
+  for way in rm gc; do
+    changes
+    # Held, so that it does nothing about it.
+    kill -STOP "$runner"; pkill -KILL -x bocker-exec; kill -9 "$runner"
+    wait "$runner" 2>/dev/null || true
+    eventually 5 stopped
+    [ "$way" = rm ] || is "$(bocker gc | sort)" "$(printf '/%s\nnetns_%s' "$ps" "$ps")" "what gc removed"
+    bocker rm "$ps" >/dev/null
+    gone || fail "the payload is left after $way"
+    is "$(census)" "$before" "after $way"
+  done
+}
+
 test_exec_joins() {
   image
   start sleep 100
