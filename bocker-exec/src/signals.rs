@@ -94,7 +94,7 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 
 /// The signals that the supervisor takes: SIGCHLD, and all that can be meant for the payload.
 ///
-/// Not those that a fault of our own raises, nor SIGPIPE, nor a background process's TTIN and TTOU.
+/// Not those that a fault of our own raises, nor what a write of our own does (SIGPIPE, and SIGXFSZ under `ulimit -f`), nor a background process's TTIN and TTOU.
 /// What the caller had ignored stays ignored, so that `nohup` and a shell's `&` keep their meaning.
 pub fn taken() -> SigSet {
     let named = [
@@ -110,7 +110,6 @@ pub fn taken() -> SigSet {
         libc::SIGTSTP,
         libc::SIGURG,
         libc::SIGXCPU,
-        libc::SIGXFSZ,
         libc::SIGVTALRM,
         libc::SIGPROF,
         libc::SIGWINCH,

@@ -24,6 +24,7 @@ use crate::sys::{self, Ended};
 /// `signalfd(2)`.
 pub fn take_signals() -> Result<SignalFd> {
     let set = taken();
+    sys::ignore(libc::SIGXFSZ);
     let fail = |e| Error::new("take", "signals", bocker_common::diag::Reason::from(e));
     nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(fail)?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(fail)
@@ -123,7 +124,7 @@ impl Supervisor {
         loop {
             let copied = self.copy.as_ref().is_none_or(|(_, streams)| streams.iter().all(Stream::is_done));
             if let (Some(status), None, true) = (payload.status, &payload.report, copied) {
-                return payload.result(status);
+                return payload.result(if status == 0 && self.lost() { OWN_FAILURE } else { status });
             }
             let ready = self.poll(&payload)?;
             if ready.report {
@@ -147,13 +148,27 @@ impl Supervisor {
             if let Some((log, streams)) = &mut self.copy {
                 for (stream, ready) in streams.iter_mut().zip(ready.streams) {
                     match ready {
-                        true if stream.is_full() => stream.drain(),
+                        true if stream.is_full() => {
+                            stream.drain();
+                            if stream.broken().is_some() {
+                                if self.first && payload.status.is_none() {
+                                    payload.pipe_broke();
+                                }
+                                stream.close();
+                            }
+                        }
                         true => stream.fill(log),
                         false => {}
                     }
                 }
             }
         }
+    }
+
+    /// Whether some of the output reached neither a reader nor somebody who has stopped reading.
+    fn lost(&self) -> bool {
+        let mut broken = self.copy.iter().flat_map(|(_, streams)| streams).filter_map(Stream::broken);
+        broken.any(|errno| errno != Errno::EPIPE)
     }
 
     fn poll(&self, payload: &Payload) -> Result<Ready> {
@@ -276,6 +291,16 @@ impl Payload {
         // Started by `bocker`, that one stops for the shell; we stay awake to hear when it dies.
         if signal == libc::SIGTSTP && job == Job::Waited {
             let _ = sys::kill(nix::unistd::getpid(), libc::SIGSTOP);
+        }
+    }
+
+    /// Nobody takes the output any more, and the pipe is about to be closed. For others than process 1 the kernel does the rest; a
+    /// process 1 without care for SIGPIPE would write into nothing for ever, so its default action is done from here.
+    fn pipe_broke(&mut self) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        if deliver(libc::SIGPIPE, &status) == Deliver::Kill {
+            self.killed_for = Some(libc::SIGPIPE);
+            let _ = sys::kill(self.pid, libc::SIGKILL);
         }
     }
 

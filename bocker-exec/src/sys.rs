@@ -49,6 +49,12 @@ pub(crate) fn default_signals() {
     }
 }
 
+/// Ignores the signal until [`default_signals`]: what raises it fails with an error number instead.
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Whether this process ignores the signal, `sigaction(2)`.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     // SAFETY: a sigaction of zeros is valid; with a null new action the call only fills `now`.
