@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bocker_common::diag::Reason;
 use bocker_common::say::{self, Said, quote};
@@ -10,6 +10,8 @@ use bocker_common::{Error, Id, Result};
 use cgroups_rs::cpu::CpuController;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::{Cgroup, CgroupPid};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::layout::{Controller, Layout};
 use crate::limits::Limit;
@@ -25,6 +27,8 @@ pub(crate) enum Act {
     Limit(Limit, Place),
     /// Moves this process there.
     Join(Place),
+    /// Kills the processes of a cgroup.
+    Kill(Place),
     /// Removes a cgroup that has no children.
     Delete(PathBuf),
     /// The cgroup's name on stdout.
@@ -75,6 +79,10 @@ impl Act {
             }),
             Self::Limit(limit, place) => set(&layout.group(id), *limit, place),
             Self::Join(place) => join(&layout.group(id), place),
+            Self::Kill(place) => {
+                kill(place);
+                Ok(())
+            }
             Self::Delete(dir) => remove(dir),
             Self::Print(id) => writeln!(std::io::stdout(), "/{id}").map_err(|e| Error::stdout(&e)),
         }
@@ -97,6 +105,17 @@ impl say::Act for Act {
                 format!("echo 0 > {}", quote(place.dir.join(place.entrance()))),
                 "0 is whoever writes; what it starts later is counted here, too",
             ),
+            Self::Kill(Place { dir, v2 }) => {
+                let procs = quote(dir.join(PROCESSES));
+                if *v2 {
+                    let shell =
+                        format!("echo 1 > {}\nwhile grep -q . {procs}; do sleep 0.1; done", quote(dir.join(KILL)));
+                    Said::new(shell, "SIGKILL to all at once, so nobody can fork away")
+                } else {
+                    let shell = format!("while pids=$(grep . {procs}); do kill -KILL $pids || :; sleep 0.1; done");
+                    Said::new(shell, "again and again: who is killed may have forked before")
+                }
+            }
             Self::Delete(dir) => Said::new(format!("rmdir {}", quote(dir)), "only an empty group can go"),
             Self::Print(id) => Said::new(format!("echo /{id}"), ""),
         }
@@ -168,6 +187,36 @@ fn reason(error: &cgroups_rs::error::Error) -> Reason {
     wrapped(error).map_or_else(|| Reason::from(error.to_string()), Reason::from)
 }
 
+const PROCESSES: &str = "cgroup.procs";
+/// Version 2, Linux 5.14.
+const KILL: &str = "cgroup.kill";
+
+/// The processes of a cgroup that this PID namespace sees; none where there is no such cgroup.
+pub(crate) fn processes(dir: &Path) -> Vec<Pid> {
+    let text = std::fs::read_to_string(dir.join(PROCESSES)).unwrap_or_default();
+    // Those that it does not see are 0, and that would be our own process group, kill(2).
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw).collect()
+}
+
+/// SIGKILL until nobody is left, for a second; who is left then is in the error of the removal.
+///
+/// The first of a container is process 1 of its PID namespace, and with it the kernel kills all others there.
+fn kill(place: &Place) {
+    let at_once = place.v2 && std::fs::write(place.dir.join(KILL), "1").is_ok();
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        let inside = processes(&place.dir);
+        if inside.is_empty() || Instant::now() > until {
+            return;
+        }
+        for pid in inside.into_iter().filter(|_| !at_once) {
+            // It may have ended meanwhile.
+            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// `rmdir(2)`; the kernel says EBUSY until the last process has been reaped, so for a second we ask again.
 ///
 /// cgroups-rs waits 10 ms before it tries a second time, and at the end has forgotten the reason.
@@ -180,13 +229,12 @@ fn remove(dir: &Path) -> Result<()> {
                 pause *= 2;
             }
             Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
-                let inside = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-                let inside: Vec<&str> = inside.lines().take(8).collect();
+                let inside: Vec<String> = processes(dir).iter().take(8).map(ToString::to_string).collect();
                 let error = Error::new("remove", dir.display(), e);
                 return Err(if inside.is_empty() {
                     error
                 } else {
-                    error.hint(format!("processes in it: {}", inside.join(" ")))
+                    error.hint(format!("processes in it: {}; --kill ends them", inside.join(" ")))
                 });
             }
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::new("remove", dir.display(), e)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bocker_common::{Error, Id, Result};
 
-use crate::act::{Act, Place};
+use crate::act::{self, Act, Place};
 use crate::layout::Layout;
 use crate::limits::Limit;
 
@@ -75,16 +75,19 @@ pub(crate) fn plan_join(layout: &Layout, id: Id) -> Result<Vec<Act>> {
     Ok(plan)
 }
 
-/// The script's `cgdelete`, with what the container may have made inside, leaves first.
+/// The script's `cgdelete`, with what the container may have made inside, leaves first. With `kill` whoever is in there
+/// ends before that.
 ///
 /// # Errors
 /// A directory cannot be read.
-pub(crate) fn plan_delete(layout: &Layout, id: Id) -> Result<Vec<Act>> {
-    let mut plan = Vec::new();
+pub(crate) fn plan_delete(layout: &Layout, id: Id, kill: bool) -> Result<Vec<Act>> {
+    let mut dirs = Vec::new();
     for dir in layout.dirs(id) {
-        leaves_first(&dir, &mut plan)?;
+        leaves_first(&dir, &mut dirs)?;
     }
-    Ok(plan.into_iter().map(Act::Delete).collect())
+    let busy = |dir: &&PathBuf| kill && !act::processes(dir).is_empty();
+    let kills = dirs.iter().rev().filter(busy).map(|dir| Act::Kill(Place { dir: dir.clone(), v2: layout.v2() }));
+    Ok(kills.collect::<Vec<_>>().into_iter().chain(dirs.into_iter().map(Act::Delete)).collect())
 }
 
 /// Adds the directory and all below it; nothing if there is none. Kept on the heap: a container chooses the depth.
@@ -265,14 +268,35 @@ mod tests {
         fs::create_dir_all(dir.path().join("cpu/ps_42045/a/b")).unwrap();
         fs::create_dir_all(dir.path().join("cpu/ps_42045/c")).unwrap();
         fs::create_dir_all(dir.path().join("cpu/ps_42046")).unwrap();
-        let plan = plan_delete(&layout, id()).unwrap();
+        let plan = plan_delete(&layout, id(), true).unwrap();
         assert_eq!(plan.len(), 4);
         for act in &plan {
             act.apply(&layout, id()).unwrap();
             act.apply(&layout, id()).unwrap();
         }
-        assert_eq!(plan_delete(&layout, id()).unwrap(), []);
+        assert_eq!(plan_delete(&layout, id(), true).unwrap(), []);
         assert_eq!(all(&layout).unwrap().len(), 1, "the neighbour stays");
         assert!(plan_join(&layout, id()).unwrap_err().to_string().contains("bocker-cg create ps_42045"));
+    }
+
+    #[test]
+    fn kills_only_when_told_to_and_only_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::among(dir.path(), &fake_v2(dir.path(), "cpu memory", "cpu memory")).unwrap();
+        let group = dir.path().join("ps_42045");
+        fs::create_dir_all(group.join("child")).unwrap();
+        // 0: a process that this PID namespace does not see. kill(2) would take it for our own group.
+        fs::write(group.join("cgroup.procs"), "0\n").unwrap();
+        let said = |kill| -> Vec<String> {
+            let plan = plan_delete(&layout, id(), kill).unwrap();
+            plan.iter().map(|act| act.say().shell.replace(&*dir.path().to_string_lossy(), "")).collect()
+        };
+        let only_removed = ["rmdir /ps_42045/child", "rmdir /ps_42045"];
+        assert_eq!(said(true), only_removed);
+        fs::write(group.join("child/cgroup.procs"), "4194305\n").unwrap();
+        assert_eq!(said(false), only_removed);
+        let killed = said(true);
+        assert!(killed[0].starts_with("echo 1 > /ps_42045/child/cgroup.kill\n"), "{killed:?}");
+        assert_eq!(killed[1..], only_removed);
     }
 }

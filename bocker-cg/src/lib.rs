@@ -59,6 +59,9 @@ enum Verb {
         /// The cgroup; or -: those whose ids are on stdin, one a line. Then the names of what is gone are printed
         #[arg(value_name = "ID|-")]
         ids: Ids,
+        /// Kill what is in it first. A container that has ended can have left processes, where bocker-exec was killed by force
+        #[arg(long)]
+        kill: bool,
         #[command(flatten)]
         explain: Explain,
     },
@@ -103,7 +106,7 @@ pub fn main() -> Result<ExitCode> {
             chain::exec(&layout, exec.id, &exec.command, exec.explain)
         }
         (Verb::List { json, busy: true }, layout) => end_lines(layout.and_then(|layout| list(&layout, json, true))),
-        (Verb::Delete { ids, explain }, layout) => delete(layout, ids, explain),
+        (Verb::Delete { ids, kill, explain }, layout) => delete(layout, ids, kill, explain),
         (_, Err(error)) => Err(error),
         (Verb::Create { id, limits, explain }, Ok(layout)) => create(&layout, id, &limits, explain),
         (Verb::List { json, busy: false }, Ok(layout)) => list(&layout, json, false),
@@ -132,7 +135,7 @@ fn create(layout: &Layout, id: Id, limits: &[Limit], explain: Explain) -> Result
 }
 
 /// As much as can be removed, whatever fails on the way.
-fn delete(layout: Result<Layout>, ids: Ids, explain: Explain) -> Result<()> {
+fn delete(layout: Result<Layout>, ids: Ids, kill: bool, explain: Explain) -> Result<()> {
     // First: what is wrong here may be what the tool before us has said.
     let all = ids.all()?;
     let layout = &layout?;
@@ -140,7 +143,7 @@ fn delete(layout: Result<Layout>, ids: Ids, explain: Explain) -> Result<()> {
     let (mut failures, mut gone) = (Vec::new(), Vec::new());
     for id in all {
         let before = failures.len();
-        let plan = group::plan_delete(layout, id)?;
+        let plan = group::plan_delete(layout, id, kill)?;
         for act in &plan {
             say::tell(act, explain)?;
             if !explain.dry_run {

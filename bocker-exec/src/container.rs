@@ -1,16 +1,19 @@
 //! A new container: what `unshare … chroot … | tee` was.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bocker_common::say::{perform, tell};
 use bocker_common::{Error, Result, entry};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid, pipe2};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::act::{self, Act, Inside};
 use crate::args::Args;
+use crate::inroot::errno;
 use crate::log::{Log, Stream};
 use crate::status::Status;
 use crate::supervise::{Supervisor, start, take_signals};
@@ -33,7 +36,7 @@ pub fn run(dir: &Path, args: &Args) -> Result<u8> {
         return Ok(0);
     }
 
-    let parent = args.die_with_parent.map(die_with_parent).transpose()?;
+    let parent = args.die_with_parent.map(parent).transpose()?;
     let signals = take_signals()?;
     let (mut status, mut log) = (None, None);
     perform(&plan.outer, args.explain, |act| {
@@ -74,21 +77,25 @@ pub fn run(dir: &Path, args: &Args) -> Result<u8> {
     result
 }
 
-/// SIGTERM when the parent dies; the supervisor then kills the payload, writes what is left, and ends.
+/// The process that started this one, as a descriptor that becomes readable when it dies: the supervisor then kills the
+/// payload, writes what is left, and ends. A signal (PR_SET_PDEATHSIG) would be lost where the caller ignores it.
 ///
 /// `starter` is the parent's own number: it may have died before this program began, while the links before it ran.
 /// A shell that has nothing left to do execs its last command instead of starting it: then the number is ours.
-pub(crate) fn die_with_parent(starter: Option<i32>) -> Result<Pid> {
+pub(crate) fn parent(starter: Option<i32>) -> Result<OwnedFd> {
     let parent = getppid();
-    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(|e| Error::new("bind", "to the parent", e))?;
+    let opened = rustix::process::Pid::from_raw(parent.as_raw())
+        .ok_or(Errno::ESRCH)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(errno));
     let was = starter.map_or(parent, Pid::from_raw);
-    if getppid() == parent && (was == parent || was == getpid()) {
-        Ok(parent)
-    } else {
-        Err(Error::plain("the parent process has ended"))
+    match opened {
+        // Still our parent: so the number was nobody else's when it was opened.
+        Ok(opened) if getppid() == parent && (was == parent || was == getpid()) => Ok(opened),
+        Err(reason) if reason != Errno::ESRCH => Err(Error::new("bind", "to the parent", reason)),
+        _ => Err(Error::plain("the parent process has ended, or is in another PID namespace")),
     }
 }
 
-fn pipe() -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)> {
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::new("make", "a pipe", e))
 }

@@ -45,7 +45,7 @@ pub fn run(status_file: &Path, args: &Args) -> Result<u8> {
     }
 
     let signals = take_signals()?;
-    let parent = args.die_with_parent.map(crate::container::die_with_parent).transpose()?;
+    let parent = args.die_with_parent.map(crate::container::parent).transpose()?;
     // Processes in there could otherwise attach to this one, or open its files, as soon as it is in their PID
     // namespace (CVE-2016-9962). execve(2) makes it dumpable again.
     nix::sys::prctl::set_dumpable(false).map_err(|e| Error::new("hide from", &name, e))?;
@@ -59,7 +59,7 @@ pub fn run(status_file: &Path, args: &Args) -> Result<u8> {
             | CloneFlags::CLONE_NEWCGROUP;
         setns(&pidfd, all).map_err(|e| if e == Errno::ESRCH { not_running() } else { Error::new("join", &name, e) })
     })?;
-    // Nothing of the host's is open from here on but stdin, stdout and stderr.
+    // No file of the host's is open from here on but stdin, stdout and stderr.
     drop(pidfd);
     let (explain, inner) = (args.explain, plan.inner);
     let started = start(move || match inside(&inner, explain) {

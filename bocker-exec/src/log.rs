@@ -60,8 +60,8 @@ pub struct Stream {
     at_once: usize,
     /// Our output takes nothing any more; the log still does.
     abandoned: bool,
-    /// Something was lost, and not because nobody reads.
-    lost: bool,
+    /// What made our output take nothing: EPIPE is a reader that has gone, anything else is output lost.
+    broken: Option<Errno>,
 }
 
 impl Stream {
@@ -71,8 +71,17 @@ impl Stream {
         // O_NONBLOCK is no way out: it would change the caller's own descriptor.
         let kind = fstat(to).map_or(SFlag::S_IFIFO, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
         let at_once = if kind == SFlag::S_IFREG { usize::MAX } else { libc::PIPE_BUF };
-        let buffer = vec![0; 1 << 16];
-        Self { from: Some(from), to, name, buffer, start: 0, end: 0, at_once, abandoned: false, lost: false }
+        Self {
+            from: Some(from),
+            to,
+            name,
+            buffer: vec![0; 1 << 16],
+            start: 0,
+            end: 0,
+            at_once,
+            abandoned: false,
+            broken: None,
+        }
     }
 
     /// Nothing will come any more.
@@ -80,9 +89,9 @@ impl Stream {
         self.from.is_none() && self.start == self.end
     }
 
-    /// Something of it is nowhere but in the log.
-    pub fn is_lost(&self) -> bool {
-        self.lost
+    /// Why our output took nothing any more.
+    pub fn broken(&self) -> Option<Errno> {
+        self.broken
     }
 
     /// Something is read and waits for room.
@@ -102,6 +111,11 @@ impl Stream {
     pub fn abandon(&mut self) {
         self.abandoned = true;
         self.start = self.end;
+    }
+
+    /// Whoever writes to us from here on is told that nobody reads.
+    pub fn close(&mut self) {
+        self.from = None;
     }
 
     /// Reads once, for the log at once and for our output when it has room.
@@ -125,13 +139,13 @@ impl Stream {
             Ok(length) => self.start += length,
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(errno) => {
-                // Nobody reads: the payload learns it as it would without us, by SIGPIPE, from the closed pipe.
+                // Whoever writes next learns it as it would without us, from the closed pipe: EPIPE, and SIGPIPE, which
+                // the kernel keeps from a process 1 (see Supervisor::pipe_broke).
+                self.broken = Some(errno);
+                self.start = self.end;
                 if errno != Errno::EPIPE {
-                    self.lost = true;
                     warn(&Error::new("write", self.name, errno));
                 }
-                self.from = None;
-                self.start = self.end;
             }
         }
     }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{ForkResult, Pid, getppid, pipe2, setsid};
+use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 
 use crate::act;
 use crate::log::{Log, Stream};
@@ -42,6 +42,7 @@ pub struct Started {
 /// # Errors
 /// `pipe2(2)`, `fork(2)`.
 pub fn start(become_payload: impl FnOnce() -> Error) -> Result<Started> {
+    leave_the_terminal_to_others()?;
     let (report, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::new("make", "a pipe", e))?;
     match sys::fork().map_err(|e| Error::new("fork", "the payload", e))? {
         // The closure goes here too, and with it our copies of the child's descriptors: the root, the pipes' ends.
@@ -59,6 +60,17 @@ pub fn start(become_payload: impl FnOnce() -> Error) -> Result<Started> {
             sys::exit_now(error.exit_status());
         }
     }
+}
+
+/// In the background of our terminal (a shell's `&`) the payload gets no input. By its session it is outside of the
+/// shell's job control, so the kernel would not stop it: it would take what is typed for the shell.
+fn leave_the_terminal_to_others() -> Result<()> {
+    let stdin = rustix::stdio::stdin();
+    if rustix::termios::tcgetpgrp(stdin).is_ok_and(|group| group != rustix::process::getpgrp()) {
+        let nothing = std::fs::File::open("/dev/null").map_err(|e| Error::new("open", "/dev/null", e))?;
+        rustix::stdio::dup2_stdin(nothing).map_err(|e| Error::new("leave", "the terminal", crate::inroot::errno(e)))?;
+    }
+    Ok(())
 }
 
 /// A session of its own: the terminal's Ctrl-C comes once, through the supervisor, and TIOCSTI needs a controlling
@@ -84,8 +96,8 @@ pub struct Supervisor {
     pub copy: Option<(Log, [Stream; 2])>,
     /// The payload is process 1 of a PID namespace, for which the kernel drops what it does not handle.
     pub first: bool,
-    /// With --die-with-parent: who started us.
-    pub parent: Option<Pid>,
+    /// With --die-with-parent: who started us, by pidfd_open(2).
+    pub parent: Option<OwnedFd>,
 }
 
 /// How far the payload is.
@@ -126,13 +138,20 @@ impl Supervisor {
         loop {
             let copied = self.copy.as_ref().is_none_or(|(_, streams)| streams.iter().all(Stream::is_done));
             if let (Some(status), None, true) = (payload.status, &payload.report, copied) {
-                let lost = self.copy.iter().flat_map(|(_, streams)| streams).any(Stream::is_lost);
-                // The payload could not know: it wrote to us.
-                return payload.result(if lost && status == 0 { OWN_FAILURE } else { status });
+                return payload.result(if status == 0 && self.lost() { OWN_FAILURE } else { status });
             }
             let ready = self.poll(&payload)?;
             if ready.report {
                 self.hear(&mut payload);
+            }
+            if ready.parent {
+                // Not the end of ourselves: the log and the status are still to be written.
+                self.parent = None;
+                payload.told_to_end = true;
+                match payload.status {
+                    None => drop(sys::kill(payload.pid, libc::SIGKILL)),
+                    Some(_) => payload.stop = true,
+                }
             }
             if ready.signals {
                 self.take(&mut payload);
@@ -143,7 +162,15 @@ impl Supervisor {
             if let Some((log, streams)) = &mut self.copy {
                 for (stream, ready) in streams.iter_mut().zip(ready.streams) {
                     match ready {
-                        true if stream.is_full() => stream.drain(),
+                        true if stream.is_full() => {
+                            stream.drain();
+                            if stream.broken().is_some() {
+                                if self.first && payload.status.is_none() {
+                                    payload.pipe_broke();
+                                }
+                                stream.close();
+                            }
+                        }
                         true => stream.fill(log),
                         false => {}
                     }
@@ -152,12 +179,16 @@ impl Supervisor {
         }
     }
 
+    /// Whether some of the output reached neither a reader nor somebody who has stopped reading.
+    fn lost(&self) -> bool {
+        let mut broken = self.copy.iter().flat_map(|(_, streams)| streams).filter_map(Stream::broken);
+        broken.any(|errno| errno != Errno::EPIPE)
+    }
+
     fn poll(&self, payload: &Payload) -> Result<Ready> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(report) = &payload.report {
-            fds.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
-        }
-        let first_stream = fds.len();
+        fds.extend(self.parent.iter().map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
+        fds.extend(payload.report.iter().map(|report| PollFd::new(report.as_fd(), PollFlags::POLLIN)));
         let waits: Vec<_> = self.copy.iter().flat_map(|(_, streams)| streams.iter().map(Stream::waits_for)).collect();
         for (fd, events) in waits.iter().flatten() {
             fds.push(PollFd::new(*fd, *events));
@@ -171,12 +202,13 @@ impl Supervisor {
         };
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
         let signals = ready.next().unwrap_or(false);
-        let report = first_stream == 2 && ready.next().unwrap_or(false);
+        let parent = self.parent.is_some() && ready.next().unwrap_or(false);
+        let report = payload.report.is_some() && ready.next().unwrap_or(false);
         let mut streams = [false; 2];
         for (stream, waits) in streams.iter_mut().zip(&waits) {
             *stream = waits.is_some() && ready.next().unwrap_or(false);
         }
-        Ok(Ready { signals, report, streams, nothing })
+        Ok(Ready { signals, parent, report, streams, nothing })
     }
 
     /// The child's report: its end means that the payload runs, for `execve(2)` closed the other side.
@@ -215,9 +247,6 @@ impl Supervisor {
             } else if payload.status.is_some() {
                 // The payload has ended; somebody who does not read our output keeps us. Then this one is for us.
                 payload.stop |= ends(signal);
-            } else if signal == libc::SIGTERM && self.parent.is_some_and(|parent| parent != getppid()) {
-                // --die-with-parent. Not SIGKILL to ourselves: the log and the status are still to be written.
-                let _ = sys::kill(payload.pid, libc::SIGKILL);
             } else if payload.report.is_some() {
                 payload.held.push((signal, key));
             } else {
@@ -271,14 +300,26 @@ impl Payload {
         };
         // Not reaped yet, so it is the payload or its zombie. A key goes to the whole group, as it would had the payload
         // not a session of its own: to what a shell waits for, too.
-        let whom = if key && how == Deliver::Forward { Pid::from_raw(-self.pid.as_raw()) } else { self.pid };
+        let group = Pid::from_raw(-self.pid.as_raw());
+        let all = key && how != Deliver::Kill || signal == libc::SIGCONT;
+        let whom = if all { group } else { self.pid };
         let _ = sys::kill(whom, send);
         if ends(signal) && signals::is_stopped(&status) {
             // Who is told to end must be able to.
-            let _ = sys::kill(self.pid, libc::SIGCONT);
+            let _ = sys::kill(group, libc::SIGCONT);
         }
         if signal == libc::SIGTSTP && (job == Job::Waited || !self.accompanied) {
             let _ = sys::kill(nix::unistd::getpid(), libc::SIGSTOP);
+        }
+    }
+
+    /// Nobody takes the output any more, and the pipe is about to be closed. For others than process 1 the kernel does the rest; a
+    /// process 1 without care for SIGPIPE would write into nothing for ever, so its default action is done from here.
+    fn pipe_broke(&mut self) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        if deliver(libc::SIGPIPE, &status) == Deliver::Kill {
+            self.killed_for = Some(libc::SIGPIPE);
+            let _ = sys::kill(self.pid, libc::SIGKILL);
         }
     }
 
@@ -296,6 +337,7 @@ fn ends(signal: i32) -> bool {
 
 struct Ready {
     signals: bool,
+    parent: bool,
     report: bool,
     streams: [bool; 2],
     nothing: bool,

@@ -141,7 +141,7 @@ fn run(image: OsString, words: Vec<OsString>, settings: Settings) -> Result<Vec<
 
     Ok(vec![
         Step::OnExit(vec![
-            vec![("addr", Tool::new(NET, ["down"]).and(id())), ("cg", Tool::new(CG, ["delete"]).and(id()))],
+            vec![("addr", Tool::new(NET, ["down"]).and(id())), ("cg", Tool::new(CG, ["delete", "--kill"]).and(id()))],
             // A command that never started leaves no container. Last, for then the id is free for others.
             vec![("id", Tool::new(STORE, ["rm", "--unstarted"]).and([HOLDER]).and(id()))],
         ]),
@@ -188,13 +188,13 @@ fn rm(id: OsString, force: bool) -> Vec<Step> {
     let container = is_id(&id, "ps_");
     if container {
         let id = || [id.clone()];
-        // Gone already, unless a crash left them. Before the container: whoever is interrupted here can ask again.
+        // Gone already, unless a crash left them; processes, too, where bocker-exec was killed by force. Before the container: whoever is interrupted here can ask again.
         steps.push(Step::capture(
             "dir",
             vec![Tool::new(STORE, ["path", "--stopped"]).and([HOLDER, "--".into()]).and(id())],
         ));
         steps.push(Step::Do(vec![
-            Job::run(Tool::new(CG, ["delete"]).and(id())),
+            Job::run(Tool::new(CG, ["delete", "--kill"]).and(id())),
             Job::run(Tool::new(NET, ["down"]).and(id())),
         ]));
     }
@@ -210,7 +210,7 @@ fn gc() -> Vec<Step> {
     vec![
         Step::run(Tool::new(STORE, ["gc"])),
         Step::pipe(vec![Tool::new(NET, ["list", "--busy"]), orphans(), Tool::new(NET, ["down", "-"])]),
-        Step::pipe(vec![Tool::new(CG, ["list", "--busy"]), orphans(), Tool::new(CG, ["delete", "-"])]),
+        Step::pipe(vec![Tool::new(CG, ["list", "--busy"]), orphans(), Tool::new(CG, ["delete", "--kill", "-"])]),
     ]
 }
 
@@ -306,7 +306,7 @@ mod tests {
         let run = Command::Run { words: words(&["img_42150", "cat", "/etc/os-release"]) };
         let expected = r#"PATH=/usr/bin:$PATH
 addr= cg= id=
-trap 'trap "" HUP INT QUIT USR1 USR2 ALRM TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete "$id"; [ -z "$id" ] || bocker-store rm --unstarted --holder "$id"' EXIT
+trap 'trap "" HUP INT QUIT USR1 USR2 ALRM TERM; [ -z "$addr" ] || bocker-net down "$id"; [ -z "$cg" ] || bocker-cg delete --kill "$id"; [ -z "$id" ] || bocker-store rm --unstarted --holder "$id"' EXIT
 trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 131' QUIT; trap 'exit 138' USR1; trap 'exit 140' USR2; trap 'exit 142' ALRM; trap 'exit 143' TERM
 id=$(bocker-store snapshot --setup --holder -- img_42150 -- cat /etc/os-release) || exit 125
 dir=$(bocker-store path "$id") || exit 125

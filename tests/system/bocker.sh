@@ -336,6 +336,66 @@ test_the_payload_dies_with_bocker() {
   is "$(ls /run/netns)" "" "namespaces after rm"
 }
 
+# What a caller ignores is ignored by all that it starts: the end of bocker must not be told by such a signal.
+test_the_payload_dies_with_bocker_whatever_the_caller_ignores() {
+  image
+  # shellcheck disable=SC2317,SC2329
+  ended() { ! pgrep -f "^sleep $1\$" >/dev/null; }
+  # shellcheck disable=SC2317,SC2329
+  runs() { ! ended "$1"; }
+  start sleep 100
+  bash -c "trap '' HUP INT QUIT TERM; exec bocker exec $ps sleep 78" &
+  eventually 10 runs 78
+  kill -9 $!; wait $! 2>/dev/null || true
+  eventually 5 ended 78
+  kill "$runner"; wait "$runner" || true
+  bash -c "trap '' HUP INT QUIT TERM; exec bocker run $img sleep 77" </dev/null &
+  eventually 10 runs 77
+  kill -9 $!; wait $! 2>/dev/null || true
+  eventually 5 ended 77
+  eventually 5 stopped
+  bocker gc >/dev/null
+  # A TERM that the caller ignores is not passed on.
+  bash -c "trap '' TERM; exec bocker run $img sleep 2" </dev/null &
+  eventually 10 running
+  pkill -TERM -x bocker-exec
+  status=0; wait $! || status=$?
+  is "$status" 0 "a TERM that is ignored"
+}
+
+# prctl(2): who changes its user gets no SIGKILL at its parent's death any more. What takes a container down kills it.
+test_a_payload_that_changed_its_user_ends_with_its_container() {
+  image
+  bocker setup 2>/dev/null
+  before=$(census)
+  # shellcheck disable=SC2317,SC2329
+  gone() { ! pgrep -x sleep >/dev/null; }
+  # shellcheck disable=SC2317,SC2329
+  changed() { [ "$(ps -o uid= -p "$(cut -d' ' -f2 "$BOCKER_ROOT/$ps/status")" | tr -d ' ')" = 1000 ]; }
+  changes() { start sh -c 'exec /bin/busybox start-stop-daemon -S -x /bin/sleep -c 1000:1000 -- 772'; eventually 5 changed; }
+  # bocker itself, as soon as bocker-exec has gone
+  changes
+  pkill -KILL -x bocker-exec
+  status=0; wait "$runner" || status=$?
+  is "$status" 137
+  gone || fail "the payload is left"
+  is "$(cat err)" ""
+  bocker rm "$ps" >/dev/null
+  is "$(census)" "$before" "bocker-exec killed by force"
+  # rm and gc, where bocker has gone, too
+  for way in rm gc; do
+    changes
+    # Held, so that it does nothing about it.
+    kill -STOP "$runner"; pkill -KILL -x bocker-exec; kill -9 "$runner"
+    wait "$runner" 2>/dev/null || true
+    eventually 5 stopped
+    [ "$way" = rm ] || is "$(bocker gc | sort)" "$(printf '/%s\nnetns_%s' "$ps" "$ps")" "what gc removed"
+    bocker rm "$ps" >/dev/null
+    gone || fail "the payload is left after $way"
+    is "$(census)" "$before" "after $way"
+  done
+}
+
 test_exec_joins() {
   image
   start sleep 100
@@ -660,6 +720,16 @@ test_keys_of_a_terminal() {
   "$repo/tests/terminal.py" 1,^C bocker run "$img" "$line" >out || fail "$(cat out)"
   is "$(grep -c got out)" 1 "$(cat out)"
   like "$(cat out)" 'status 7$'
+  # In the background it takes nothing that is typed for the shell.
+  cat >script <<END
+bocker run $img cat & sleep 1; read -r line; echo "the shell has \$line"; wait
+END
+  (sleep 2; echo typed; sleep 1) | timeout 20 script -qec 'bash -m script' /dev/null >out || fail "$(cat out)"
+  like "$(tr -d '\r' <out)" 'the shell has typed'
+  # With its children, and with them it goes on: as many ticks in two seconds as it would have.
+  "$repo/tests/terminal.py" 1,^Z,stopped,2,kill bocker run "$img" '(while :; do echo tick; sleep .2; done) & wait' >out || fail "$(cat out)"
+  [ "$(grep -c tick out)" -le 7 ] || fail "children of a stopped one went on: $(grep -c tick out) ticks"
+  for ps in $(containers); do bocker rm "$ps" >/dev/null; done
   # The shell hears that the job has stopped, also if it waits for a wrapper such as sudo.
   for how in '' --under-wrapper; do
     # shellcheck disable=SC2086 # no word, or one

@@ -140,7 +140,7 @@ test_cg_delete_takes_children_and_waits_for_the_dying() {
   bocker-cg exec ps_42045 -- sleep 30 &
   local sleeper=$!
   eventually 10 in_it "$sleeper"
-  fails 1 "remove .*: Device or resource busy \(processes in it: $sleeper\)" bocker-cg delete ps_42045
+  fails 1 "remove .*: Device or resource busy \(processes in it: $sleeper; --kill ends them\)" bocker-cg delete ps_42045
   kill "$sleeper"
   wait "$sleeper" || true
   bocker-cg delete ps_42045
@@ -152,6 +152,27 @@ test_cg_delete_takes_children_and_waits_for_the_dying() {
   echo nonsense >words
   fails 2 "'nonsense' is not an id" sh -c 'bocker-cg delete - <words'
 }
+
+test_cg_delete_kills_when_told_to() {
+  local how sleeper dir
+  for how in tool shell; do
+    bocker-cg create ps_42045 >/dev/null
+    for dir in $(dirs ps_42045); do mkdir "$dir/child"; done
+    # Deaf to all but KILL, in the group and in one below it.
+    bocker-cg exec ps_42045 -- sh -c 'trap "" HUP INT TERM; sleep 60; sleep 60' &
+    sleeper=$!
+    eventually 10 sleeps
+    for dir in $(dirs ps_42045); do pgrep -P "$sleeper" >"$dir/child/cgroup.procs"; done
+    if [ "$how" = tool ]; then bocker-cg delete --kill ps_42045; else bocker-cg delete --kill --dry-run ps_42045 | sh -e; fi
+    is "$(cgroups)" "" "by the $how"
+    status=0; wait "$sleeper" || status=$?
+    is "$status" 137
+    ! pgrep -x sleep >/dev/null || fail "the child is left"
+  done
+  bocker-cg delete --kill ps_42045
+}
+# shellcheck disable=SC2317,SC2329
+sleeps() { pgrep -x sleep >/dev/null; }
 in_it() { grep -q ps_42045 "/proc/$1/cgroup" && [ "$(cat "/proc/$1/comm")" = sleep ]; }
 
 test_cg_dry_run_is_what_it_does() {

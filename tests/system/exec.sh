@@ -91,24 +91,6 @@ test_log() {
   untouched
 }
 
-test_lost_output_is_no_success() {
-  a_container
-  for status in 0 4; do
-    x --log log -- sh -c "echo hi; exit $status" > /dev/full 2> err && s=0 || s=$?
-    is "$s" "$((status ? status : 125))"
-    is "$(cat err)" 'bocker-exec: write stdout: No space left on device'
-  done
-  is "$(cat log)" "$(printf 'hi\nhi')"
-}
-
-test_a_limit_on_files_is_not_the_payloads_end() {
-  a_container
-  status=0
-  (ulimit -f 8; x --log log -- sh -c 'i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 4' | cat > /dev/null; exit "${PIPESTATUS[0]}") 2> err || status=$?
-  is "$status" 4
-  is "$(cat err)" 'bocker-exec: write log: File too large (the log is incomplete; the command goes on)'
-}
-
 test_a_full_disk_costs_the_log_only() {
   a_container
   mkdir small && mount -t tmpfs -o size=4k tmpfs small
@@ -118,6 +100,47 @@ test_a_full_disk_costs_the_log_only() {
   is "$(wc -l < out)" 3000
   is "$(cat err)" 'bocker-exec: write small/log: No space left on device (the log is incomplete; the command goes on)'
   umount small
+}
+
+# The kernel keeps SIGPIPE from process 1: its default action is done for it.
+test_a_reader_that_has_gone_ends_the_first_process() {
+  a_container
+  status=0
+  timeout 20 bash -c '{ bocker-exec --root "$1" --log log -- sh -c "while :; do echo y; done" 2>err; echo $? >status; } | head -1 >out' _ "$R" || status=$?
+  is "$status" 0
+  is "$(cat out)" y
+  is "$(cat status)" 141
+  is "$(cat err)" ""
+  # Who handles it, or ignores it, goes on.
+  for how in 'echo got >\&2; exit 5' ''; do
+    { status=0; timeout 20 bocker-exec --root "$R" --log log -- sh -c "trap '$how' PIPE; i=0; while [ \$i -lt 99 ]; do echo y; i=\$((i+1)); sleep 0.01; done; exit 4" 2>/dev/null || status=$?; echo "$status" >status; } | head -1 >out
+    if [ -n "$how" ]; then is "$(cat status)" 5 handled; else is "$(cat status)" 4 ignored; fi
+  done
+  # A child dies by itself, as without us.
+  { status=0; timeout 20 bocker-exec --root "$R" --log log -- sh -c 'trap : PIPE; yes; echo $? >/said; exit 3' || status=$?; echo "$status" >status; } | head -1 >out
+  is "$(cat status) $(cat "$R/said")" '3 141'
+}
+
+test_lost_output_is_a_failure() {
+  a_container
+  status=0; x --log log -- echo hi >/dev/full 2>err || status=$?
+  is "$status" 125
+  is "$(cat err)" 'bocker-exec: write stdout: No space left on device'
+  is "$(cat log)" hi
+  # A status of the payload's own says enough.
+  status=0; x --log log -- sh -c 'echo hi; exit 3' >/dev/full 2>err || status=$?
+  like "$status" '^(3|141)$'
+}
+
+test_a_file_size_limit_cuts_the_log_only() {
+  a_container
+  status=0
+  (ulimit -f 4; exec bocker-exec --root "$R" --log log -- sh -c 'i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 4') 2>err | cat >out || status=$?
+  is "$status" 4
+  is "$(wc -l <out)" 3000
+  is "$(cat err)" 'bocker-exec: write log: File too large (the log is incomplete; the command goes on)'
+  # The payload has the signal as it was.
+  is "$(awk '/^SigIgn/ { print $2 }' <(x -- cat /proc/self/status))" 0000000000000000
 }
 
 test_signals() {
