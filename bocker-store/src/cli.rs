@@ -58,7 +58,7 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The root directory of the image to be; -: a tar archive of one on stdin, plain or by gzip
+        /// The root directory of the image to be; -: a tar archive of one on stdin, plain, by gzip or by zstd
         dir: OsString,
     },
     /// Write a root file system to stdout as a tar archive; the same tree gives the same bytes

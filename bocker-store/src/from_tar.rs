@@ -1,4 +1,4 @@
-//! `import -`: an image from a root file system that comes as a tar archive on stdin, plain or by gzip.
+//! `import -`: an image from a root file system that comes as a tar archive on stdin, plain, by gzip or by zstd.
 //!
 //! It is applied by the same code as a layer, so it cannot reach out of its root either.
 
@@ -9,11 +9,11 @@ use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::Explain;
 use bocker_common::{Error, Id, Kind, Result};
-use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
 
 use crate::layer::Applier;
 use crate::oci::plain_config;
+use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, Step, Store};
 use crate::tarball::Reader;
@@ -80,13 +80,12 @@ pub(crate) fn import(store: &Store, source: Option<&str>, explain: Explain) -> R
     done.map_err(|error| interrupt.or(error))
 }
 
-fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead) -> Result<()> {
+fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Send) -> Result<()> {
     let start = input.fill_buf().map_err(reading)?;
     if start.is_empty() {
         return Err(Error::new("read", "stdin", "it is empty").hint("bocker-store export writes what import reads"));
     }
-    let is_gzip = start.starts_with(&[0x1f, 0x8b]);
-    for (magic, program) in [(&b"\x28\xb5\x2f\xfd"[..], "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")] {
+    for (magic, program) in [(&b"BZh"[..], "bzip2"), (b"\xfd7zXZ\0", "xz")] {
         if start.starts_with(magic) {
             let way_out = format!("{program} -dc | bocker-store import -");
             return Err(Error::new("read", "stdin", format!("it is compressed by {program}")).hint(way_out));
@@ -95,11 +94,7 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead) -> R
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
         .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-    if is_gzip {
-        apply(store, root, BufReader::with_capacity(256 << 10, MultiGzDecoder::new(input)))
-    } else {
-        apply(store, root, input)
-    }
+    std::thread::scope(|scope| apply(store, root, pipeline::inflate(scope, input).map_err(reading)?))
 }
 
 /// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.

@@ -59,7 +59,7 @@ pub enum Command {
     /// Create an image from a tar archive of a root file system on stdin
     #[command(override_usage = "bocker import - [NAME] < ROOTFS.tar")]
     Import {
-        /// `-`: stdin, plain or by gzip; a directory, as for init
+        /// `-`: stdin, plain, by gzip or by zstd; a directory, as for init
         from: OsString,
         /// Its name
         name: Option<OsString>,
