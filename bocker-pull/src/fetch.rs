@@ -352,7 +352,12 @@ impl Outlet<'_> {
                 Ok(()) if !now => return Ok(()),
                 Ok(()) => {}
                 // No room for what comes early is no reason to stop: it waits for its turn.
-                Err(_) if matches!(self.store, Store::None | Store::Unnamed(_)) => self.fetch.my_turn(self.turn).await,
+                Err(_) if self.straight => {
+                    self.fetch.my_turn(self.turn).await;
+                    self.catch_up().await?;
+                    self.remove();
+                    self.store = Store::None;
+                }
                 Err(error) => return Err(error),
             }
         }

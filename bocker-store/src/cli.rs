@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{diff, export, from_tar, fsck, have, inspect, names, pool, prune, unpack, usage, verbs, volumes};
+use crate::{diff, export, from_tar, fsck, have, inspect, names, partials, pool, prune, unpack, usage, verbs, volumes};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -245,7 +245,7 @@ enum Verb {
         #[command(flatten)]
         setup: Setup,
     },
-    /// Remove what a crash left half-made, and layers that no image needs; prints the names
+    /// Remove what a crash left half-made, layers that no image needs, and what interrupted pulls had; prints the names
     Gc {
         #[command(flatten)]
         setup: Setup,
@@ -407,7 +407,10 @@ fn run(cli: Cli) -> Result<()> {
     need_root("bocker-store")?;
     let none = Explain::default();
     match cli.verb {
-        Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
+        Verb::Init { undo: true, explain, .. } => {
+            pool::undo(&root, explain)?;
+            partials::sweep(&root, explain, |_| Ok(()))
+        }
         Verb::Init { size, explain, .. } => init(&root, size, explain),
         Verb::Import { source, setup, explain, dir } if dir == "-" => {
             from_tar::refuse_terminal(explain)?;

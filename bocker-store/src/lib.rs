@@ -14,6 +14,7 @@ mod inspect;
 pub mod layer;
 pub mod names;
 pub mod oci;
+mod partials;
 mod pipeline;
 pub mod pool;
 mod prune;
