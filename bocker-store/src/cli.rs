@@ -337,7 +337,7 @@ fn usage(error: &clap::Error) -> Result<ExitCode> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "a verb is missing".to_owned()
         }
-        _ => crate::tarball::shown(one_line(&error.to_string()).as_bytes()),
+        _ => bocker_common::tarball::shown(one_line(&error.to_string()).as_bytes()),
     };
     Err(Error::plain(text).hint("bocker-store --help").status(USAGE))
 }

@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use crate::layer::{is_dir, lstat, names, xattr_names};
 use crate::store::{Store, to_nix};
 use crate::sys::{self, Item};
-use crate::tarball::shown;
 use crate::verbs::print;
+use bocker_common::tarball::shown;
 
 /// `BTRFS_INODE_ITEM_KEY`, `BTRFS_INODE_REF_KEY`, `BTRFS_INODE_EXTREF_KEY`
 const INODE: u32 = 1;
@@ -351,7 +351,7 @@ mod tests {
         }
         let link = |root: &std::path::Path| {
             let root: OwnedFd = File::open(root).unwrap().into();
-            let times = crate::layer::times(crate::tarball::Time { seconds: 1, nanos: 0 });
+            let times = crate::layer::times(bocker_common::tarball::Time { seconds: 1, nanos: 0 });
             rustix::fs::utimensat(&root, "link", &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
         };
         link(&old);

@@ -18,7 +18,7 @@ use tar::{EntryType, Header};
 
 use crate::layer::{lstat, names, xattr_names};
 use crate::store::{Store, to_nix};
-use crate::tarball::{Time, shown};
+use bocker_common::tarball::{Time, shown};
 
 /// Directories within directories, at most: each holds a descriptor. As for layers.
 const MAX_DEPTH: usize = 512;
@@ -463,7 +463,7 @@ pub(crate) fn export(store: &Store, name: &str, source_date_epoch: Option<i64>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tarball::{Kind, Reader};
+    use bocker_common::tarball::{Kind, Reader};
     use proptest::prelude::*;
     use std::io::Read;
 

@@ -16,21 +16,7 @@ use crate::oci::plain_config;
 use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, Step, Store};
-use crate::tarball::Reader;
-
-/// Remembers whether its reader has met the end of the data.
-struct Ending<R> {
-    inner: R,
-    ended: bool,
-}
-
-impl<R: Read> Read for Ending<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(into)?;
-        self.ended |= read == 0 && !into.is_empty();
-        Ok(read)
-    }
-}
+use bocker_common::tarball::Reader;
 
 fn reading(error: io::Error) -> Error {
     Error::new("read", "stdin", error)
@@ -100,12 +86,12 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Sen
 /// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.
 fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
     let mut budget = store.budget()?;
-    let mut archive = Reader::new(Ending { inner: input, ended: false });
+    let mut archive = Reader::new(input);
     let dropped = Applier::new(root, &mut budget).apply(&mut archive)?;
-    let mut rest = archive.into_inner();
-    if rest.ended {
+    if !archive.has_end_mark() {
         return Err(Error::new("read", "stdin", "the archive has no end mark: it was cut off"));
     }
+    let mut rest = archive.into_inner();
     // Tar fills its last record with zeros; anything else is not part of the archive.
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -123,22 +109,4 @@ fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
         let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tarball::tests::raw;
-
-    #[test]
-    fn an_end_without_its_mark_is_noticed() {
-        let file = raw(b"f", b'0', b"", &[0; 2048]);
-        for (zeros, ended) in [(0, true), (512, true), (1024, false), (10_240, false)] {
-            let mut archive = file.clone();
-            archive.resize(archive.len() + zeros, 0);
-            let mut reader = Reader::new(Ending { inner: &archive[..], ended: false });
-            while reader.next_entry().unwrap().is_some() {}
-            assert_eq!(reader.into_inner().ended, ended, "{zeros} zeros after a file of zeros");
-        }
-    }
 }

@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::tarball::{Entry, Kind, Reader, Time, shown};
+use bocker_common::tarball::{Entry, Kind, Reader, Time, shown};
 
 /// Entries of one layer, at most. Real images have a tenth of it.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -600,7 +600,7 @@ impl<'a> Applier<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tarball::tests::{pax, raw};
+    use bocker_common::tarball::samples::{pax, raw};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};

@@ -22,7 +22,6 @@ pub mod reference;
 pub mod signal;
 pub mod store;
 mod sys;
-pub mod tarball;
 mod unpack;
 mod usage;
 mod verbs;

@@ -29,7 +29,7 @@ use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, LayerStore, ORIGIN, Step, Store};
 use crate::sys;
-use crate::tarball::{self, shown};
+use bocker_common::tarball::{self, shown};
 
 /// Bytes after the end of a layer's archive, at most. Tar pads to 10 kB.
 const MAX_TAIL: u64 = 16 << 20;
