@@ -14,7 +14,9 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::{Store, parse_range};
-use crate::{diff, export, from_tar, fsck, have, inspect, names, partials, pool, prune, unpack, usage, verbs, volumes};
+use crate::{
+    diff, export, from_tar, fsck, have, inspect, names, partials, pool, prune, save, unpack, usage, verbs, volumes,
+};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -76,6 +78,25 @@ enum Verb {
         /// Where it comes from; a name, as debian:12, becomes the image's [default: the name in index.json]
         #[arg(long)]
         source: Option<String>,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Write images with their names to stdout as an archive, an OCI layout that docker load reads, too; the same images give
+    /// the same bytes
+    Save {
+        /// Write to this file instead
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        setup: Setup,
+        /// Their ids or names
+        #[arg(required = true)]
+        images: Vec<OsString>,
+    },
+    /// Make an image of each of the OCI layouts, one after the other on stdin, with its names there; tells of them as docker
+    Load {
         #[command(flatten)]
         setup: Setup,
         #[command(flatten)]
@@ -431,6 +452,16 @@ fn run(cli: Cli) -> Result<()> {
             names::name_by_source(&store, id, source.as_deref(), explain)?;
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
+        Verb::Save { output, setup, images } => {
+            save::save(&open(&root, setup, none)?, &texts(&images), output.as_deref())
+        }
+        Verb::Load { setup, explain } => unpack::load(&open(&root, setup, explain)?, explain, |id, names| {
+            let mut out: String = names.iter().map(|name| format!("Loaded image: {}\n", name.familiar())).collect();
+            if names.is_empty() {
+                out = format!("Loaded image ID: {id}\n");
+            }
+            verbs::print(out.as_bytes())
+        }),
         Verb::Snapshot { ids, setup, explain, words } => {
             let ids = ids.unwrap_or((FIRST, LAST));
             let mut words = words.into_iter().peekable();

@@ -54,7 +54,7 @@ fn fail(path: &[u8]) -> impl Fn(Errno) -> Error {
 
 /// The inodes of a snapshot that were touched since it was made, and all directories above them; None if that does not
 /// tell what differs from `image`.
-fn touched(image: &OwnedFd, container: &OwnedFd) -> nix::Result<Option<HashSet<u64>>> {
+pub(crate) fn touched(image: &OwnedFd, container: &OwnedFd) -> nix::Result<Option<HashSet<u64>>> {
     let (of, snapshot) = (sys::subvolume_info(image)?, sys::subvolume_info(container)?);
     if of.uuid != snapshot.parent_uuid || of.changed > snapshot.made {
         return Ok(None);

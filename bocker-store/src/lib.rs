@@ -19,6 +19,7 @@ mod pipeline;
 pub mod pool;
 mod prune;
 pub mod reference;
+mod save;
 pub mod signal;
 pub mod store;
 mod sys;

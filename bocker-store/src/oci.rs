@@ -320,11 +320,11 @@ pub fn plain_config() -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// `index.json`: the manifests it lists, and the name that the first of them carries, if any.
+/// `index.json`: the manifests it lists, and the names that they carry.
 ///
 /// # Errors
 /// What is none.
-pub fn index(bytes: &[u8]) -> Result<(Vec<Descriptor>, Option<String>)> {
+pub fn index(bytes: &[u8]) -> Result<(Vec<Descriptor>, Vec<String>)> {
     let what = "index.json";
     let map = object(what, bytes)?;
     exact_keys(what, &map, &["schemaVersion", "manifests", "layers", "config"])?;
@@ -332,8 +332,9 @@ pub fn index(bytes: &[u8]) -> Result<(Vec<Descriptor>, Option<String>)> {
         return Err(wrong(what, "it is an index and something else at once"));
     }
     let manifests = descriptors(what, &map, "manifests")?;
-    let name = map["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned);
-    Ok((manifests, name))
+    let name = |one: &Value| one["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned);
+    let names = map["manifests"].as_array().into_iter().flatten().filter_map(name).collect();
+    Ok((manifests, names))
 }
 
 /// `oci-layout`: the one version there is.

@@ -69,6 +69,21 @@ pub enum Command {
         /// A container, or an image
         id: OsString,
     },
+    /// Write images with their names as an archive that bocker load, docker load, skopeo and others read
+    Save {
+        /// Write to this file instead of stdout
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<OsString>,
+        /// The images, by id or name
+        #[arg(required = true)]
+        images: Vec<OsString>,
+    },
+    /// Read images with their names from an archive (docker save's, an oci-archive) or an OCI layout's directory
+    Load {
+        /// Read this file or directory instead of stdin
+        #[arg(long, short, value_name = "FILE")]
+        input: Option<OsString>,
+    },
     /// List images
     Images {
         /// One JSON object a line

@@ -33,6 +33,8 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Init { directory } => init(directory),
         Command::Import { from, name } => import(from, name),
         Command::Export { id } => vec![Step::run(Tool::new(STORE, ["export", "--"]).and([id]))],
+        Command::Save { output, images } => vec![Step::run(save(output, images))],
+        Command::Load { input } => load(input),
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
         Command::Inspect { json, ids } => look("inspect", json, ids),
@@ -109,6 +111,16 @@ fn import(from: OsString, name: Option<OsString>) -> Vec<Step> {
     });
     let import = Tool::new(STORE, ["import", "--setup"]).and(source).and(["--"]).and([from]);
     vec![Step::capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+}
+
+fn save(output: Option<OsString>, images: Vec<OsString>) -> Tool {
+    let output = output.map(|output| [OsString::from("--output"), output]);
+    Tool::new(STORE, ["save"]).and(output.into_iter().flatten()).and(["--"]).and(images)
+}
+
+fn load(input: Option<OsString>) -> Vec<Step> {
+    let archive = Tool::new(PULL, ["archive", "--"]).and([input.unwrap_or_else(|| "-".into())]);
+    vec![Step::pipe(vec![archive, Tool::new(STORE, ["load", "--setup"])])]
 }
 
 fn list(what: &str, json: bool) -> Vec<Step> {
