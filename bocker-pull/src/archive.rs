@@ -32,7 +32,9 @@ use crate::platform::Platform;
 const ENTRIES_MAX: usize = 10_000;
 const IMAGES_MAX: usize = 1000;
 /// Bytes of a name in an archive, at most.
-const NAME_MAX: usize = 4096;
+const NAME_MAX: usize = 1024;
+/// Bytes of all manifests, at most: they are held until all is verified.
+const MANIFESTS_MAX: usize = 32 << 20;
 /// Indexes within indexes, at most.
 const DEPTH_MAX: usize = 4;
 /// Links from one name in an archive to the next, at most.
@@ -309,7 +311,13 @@ impl Archive {
         if found.len() > IMAGES_MAX {
             return Err(self.wrong("more than 1,000 images"));
         }
-        found.into_values().map(|(blob, names)| self.listed(blob, names)).collect()
+        let mut held = 0;
+        let image = |(blob, names)| {
+            let image = self.listed(blob, names)?;
+            held += image.manifest.len();
+            if held > MANIFESTS_MAX { Err(self.wrong("more than 32 MiB of manifests")) } else { Ok(image) }
+        };
+        found.into_values().map(image).collect()
     }
 
     /// The image that a descriptor leads to, through an index if there is one.
@@ -586,4 +594,97 @@ struct Configuration {
 #[derive(Deserialize)]
 struct RootFs {
     diff_ids: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Noise;
+    use bocker_common::tarball::samples::raw;
+
+    /// An archive of two images as `docker save` wrote them, layers of a few bytes.
+    fn old() -> Vec<u8> {
+        let layer = raw(b"f", b'0', b"", b"x");
+        let config = format!(r#"{{"rootfs":{{"diff_ids":["{}"]}}}}"#, Digest::of(&layer));
+        let list = r#"[{"Config":"c.json","RepoTags":["a:1","b:2"],"Layers":["1/layer.tar"]},{"Config":"c.json","Layers":["2/layer.tar"]}]"#;
+        let mut archive = [
+            raw(b"1/layer.tar", b'0', b"", &layer),
+            raw(b"2/layer.tar", b'2', b"../1/layer.tar", b""),
+            raw(b"c.json", b'0', b"", config.as_bytes()),
+            raw(b"manifest.json", b'0', b"", list.as_bytes()),
+        ]
+        .concat();
+        archive.resize(archive.len() + 1024, 0);
+        archive
+    }
+
+    fn read(bytes: &[u8], anywhere: bool) -> Result<Vec<Image>, String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let files = entries(file, anywhere, 1 << 20).map_err(|e| match e {
+            Unread::Archive(e) => e.to_string(),
+            Unread::Temporary(e) => e.to_string(),
+        })?;
+        Archive { name: "it".into(), files }.images().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn reads_what_docker_wrote() {
+        for anywhere in [true, false] {
+            let images = read(&old(), anywhere).unwrap();
+            assert_eq!(images.len(), 2);
+            assert_eq!((&images[0].names[..], images[1].names.len()), (&["a:1".to_owned(), "b:2".to_owned()][..], 0));
+            assert_eq!(images[0].manifest, images[1].manifest, "the second layer is a link to the first");
+            let manifest::Document::Manifest(read) = manifest::parse(&images[0].manifest, None).unwrap() else {
+                panic!()
+            };
+            assert_eq!(read.layers.len(), 1);
+            let index: serde_json::Value = serde_json::from_slice(&images[0].index()).unwrap();
+            assert_eq!(index["manifests"][1]["annotations"][NAMES[1]], "b:2");
+        }
+    }
+
+    #[test]
+    fn cut_off_anywhere_it_is_none() {
+        let whole = old();
+        for at in 0..whole.len() {
+            assert!(read(&whole[..at], at % 2 == 0).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn ends_on_any_input() {
+        let mut noise = Noise::new(11);
+        let whole = old();
+        for _ in 0..2_000 {
+            if let Ok(images) = read(&noise.spoil(&whole), true) {
+                // Whatever was spoilt was nothing that counts.
+                assert!(images.iter().all(|image| image.blobs.len() == 2));
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_stays_inside() {
+        for (link, target, leads) in [
+            ("a/layer.tar", "../b/layer.tar", Some("b/layer.tar")),
+            ("a/b/c", "../../d", Some("d")),
+            ("a/b", "./x/../y//z", Some("a/y/z")),
+            ("a", "b", Some("b")),
+            ("a/b", "../../etc/passwd", None),
+            ("a", "..", None),
+            ("a", "/etc/passwd", None),
+        ] {
+            assert_eq!(beside(link, target).as_deref(), leads, "{link} -> {target}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_a_tag() {
+        for (name, is) in [("a:1", true), ("h.example:5000/a:b", true), ("12", false), ("docker.io/library/a", false)] {
+            assert_eq!(is_complete(name), is, "{name}");
+        }
+        assert!(!is_complete(&format!("a:1@{}", Digest::of(b""))) && !is_complete("A B:1"));
+    }
 }

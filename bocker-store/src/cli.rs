@@ -453,7 +453,7 @@ fn run(cli: Cli) -> Result<()> {
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
         Verb::Save { output, setup, images } => {
-            save::save(&open(&root, setup, none)?, &texts(&images), output.as_deref())
+            save::save(|| open(&root, setup, none), &texts(&images), output.as_deref())
         }
         Verb::Load { setup, explain } => unpack::load(&open(&root, setup, explain)?, explain, |id, names| {
             let mut out: String = names.iter().map(|name| format!("Loaded image: {}\n", name.familiar())).collect();

@@ -7,6 +7,7 @@
 //!
 //! A layer's size and digest stand before its bytes. So each is written twice, the first time to nowhere.
 
+use std::borrow::BorrowMut;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -247,14 +248,18 @@ fn config(bytes: &[u8], layers: &[Digest]) -> Result<Vec<u8>> {
 }
 
 /// The archive, entry by entry.
-struct Out<W> {
-    to: W,
+struct Out<W: Write> {
+    to: BufWriter<W>,
     /// Bytes that the entry being written still owes, its padding not counted.
     owed: u64,
     padding: u64,
 }
 
 impl<W: Write> Out<W> {
+    fn new(to: W) -> Self {
+        Self { to: BufWriter::with_capacity(256 << 10, to), owed: 0, padding: 0 }
+    }
+
     fn begin(&mut self, name: &str, size: u64) -> Result<()> {
         let head = headers(&Entry::file(name, size)).map_err(|e| Error::new("write", name, e))?;
         self.to.write_all(&head).map_err(|e| Error::stdout(&e))?;
@@ -307,39 +312,80 @@ impl<W: Write> Write for Out<W> {
 }
 
 /// `save`: to stdout, or to a file, which is there afterwards only if it is whole.
-pub(crate) fn save(store: &Store, words: &[String], output: Option<&Path>) -> Result<()> {
+pub(crate) fn save(open: impl FnOnce() -> Result<Store>, words: &[String], output: Option<&Path>) -> Result<()> {
     let stdout = io::stdout();
-    if output.is_none() && stdout.is_terminal() {
-        return Err(Error::plain("stdout is a terminal").hint(format!("bocker-store save {} > FILE", words.join(" "))));
+    let Some(file) = output else {
+        if stdout.is_terminal() {
+            let way_out = format!("bocker-store save {} > FILE", words.join(" "));
+            return Err(Error::plain("stdout is a terminal").hint(way_out));
+        }
+        let is_pipe =
+            rustix::fs::fstat(&stdout).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        let mut out = Out::new(stdout.lock());
+        return open().and_then(|store| write(&store, words, || Ok(&mut out))).inspect_err(|_| {
+            // Who reads the pipe need not guess why it ended.
+            if is_pipe {
+                let _ = out.fail();
+            }
+        });
+    };
+    let mut made = false;
+    let create = || {
+        let to = File::create(file).map_err(|e| Error::new("write", file.display(), e))?;
+        made = to.metadata().is_ok_and(|meta| meta.is_file());
+        Ok(Out::new(to))
+    };
+    let done = open().and_then(|store| write(&store, words, create));
+    if done.is_err() && made {
+        let _ = std::fs::remove_file(file);
     }
+    done
+}
+
+fn write<W: Write, O: BorrowMut<Out<W>>>(
+    store: &Store,
+    words: &[String],
+    out: impl FnOnce() -> Result<O>,
+) -> Result<()> {
+    // Nothing is removed that an image needs which is there now.
+    let _held = store.layers()?.map(|_| store.hold_layers()).transpose()?;
     let is_written = rustix::fs::syncfs(store.dir()).is_ok();
     let mut plan = Plan { store, is_written, images: Vec::new(), layers: Vec::new(), known: HashMap::new() };
-    // Nothing is removed that an image needs which is there now.
-    let held = store.layers()?.map(|_| store.hold_layers()).transpose()?;
     words.iter().try_for_each(|word| plan.add(word))?;
-    let done = match output {
-        None => {
-            let mut out = Out { to: BufWriter::with_capacity(256 << 10, stdout.lock()), owed: 0, padding: 0 };
-            let is_pipe =
-                rustix::fs::fstat(&stdout).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-            plan.write(&mut out).inspect_err(|_| {
-                if is_pipe {
-                    drop(out.fail());
-                }
-            })
+    plan.write(out()?.borrow_mut())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_tells_of_all_its_layers() {
+        let layers = [Digest::of(b"1"), Digest::of(b"2")];
+        let bytes = br#"{"history":[{"created_by":"a"},{"created_by":"b","empty_layer":true}],"x":1.5,"rootfs":{}}"#;
+        let text = String::from_utf8(config(bytes, &layers).unwrap()).unwrap();
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["rootfs"]["diff_ids"][1], layers[1].as_str());
+        assert_eq!((read["history"][2]["created_by"].as_str(), &read["x"]), (Some("bocker commit"), &json!(1.5)));
+        // Where nobody told, nobody tells.
+        assert!(!String::from_utf8(config(br#"{"rootfs":{}}"#, &layers).unwrap()).unwrap().contains("history"));
+        assert!(config(b"{}", &layers).is_err() && config(b"<html>", &layers).is_err());
+    }
+
+    #[test]
+    fn a_failure_is_the_last_entry_wherever_it_happens() {
+        for written in [0_usize, 1, 700, 1000] {
+            let mut archive = Vec::new();
+            let mut out = Out::new(&mut archive);
+            out.begin("blob", 1000).unwrap();
+            out.write_all(&vec![7; written]).unwrap();
+            assert!(out.write(&[0; 1001]).is_err(), "more than was announced");
+            out.fail().unwrap();
+            drop(out);
+            let mut reader = bocker_common::tarball::Reader::new(&archive[..]);
+            assert_eq!(reader.next_entry().unwrap().unwrap().size, 1000);
+            assert_eq!(reader.next_entry().unwrap().unwrap().path, b"failed");
+            assert!(reader.next_entry().unwrap().is_none() && reader.has_end_mark());
         }
-        Some(file) => {
-            let fail = |e: io::Error| Error::new("write", file.display(), e);
-            let to = File::create(file).map_err(fail)?;
-            let is_file = to.metadata().is_ok_and(|meta| meta.is_file());
-            let mut out = Out { to: BufWriter::with_capacity(256 << 10, to), owed: 0, padding: 0 };
-            plan.write(&mut out).inspect_err(|_| {
-                if is_file {
-                    let _ = std::fs::remove_file(file);
-                }
-            })
-        }
-    };
-    drop(held);
-    done
+    }
 }
