@@ -24,7 +24,7 @@ an_image() {
   umoci insert --image "layout:$1" tree /again
   umoci unpack --image "layout:$1" bundle
   (
-    cd bundle/rootfs
+    cd bundle/rootfs || exit
     rm -r again/dir again/pipe && mkdir again/pipe && echo >again/pipe/in
     rm -r a && ln -s b a
     chown 7:8 file && chmod 2755 again/a && setfattr -n user.more -v x again/.dot
@@ -170,6 +170,19 @@ test_archives_that_lie_leave_nothing() {
       head -c "$at" "good/$file.tar" >cut.tar
       refused cut.tar
     done
+  done
+  # Told to end while it waits for the rest, and while an image is made.
+  for how in 'cat good/new.tar | (head -c 4000; sleep 60) | bocker load' '(bocker-pull archive good/new.tar | head -c 4000; sleep 60) | bocker-store load'; do
+    setsid bash -c "$how" >out 2>err &
+    group=$!
+    sleep 0.5
+    is "$(cat out)" ""
+    kill -TERM -- "-$group"
+    wait "$group" || true
+    # It ends by itself, not when the kernel has got round to the rest of the group.
+    eventually 5 sh -c "! ps -o pid= -g $group | grep -q ."
+    bocker gc >/dev/null
+    is "$(census) $(ls -A waiting)" "$before " "after SIGTERM to $how"
   done
   # Too much to wait for, and no place to wait in.
   fails 1 'more than 5000 bytes' sh -c "cat good/new.tar | bocker-pull archive --keep-max 5000 >out"
