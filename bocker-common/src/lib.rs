@@ -2,6 +2,8 @@
 //! one-line errors with an exit status, the way an act says itself in shell, and
 //! the state in which every tool starts.
 
+#[cfg(any(test, feature = "samples"))]
+pub mod corpus;
 pub mod diag;
 pub mod entry;
 pub mod id;

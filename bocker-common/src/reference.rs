@@ -162,6 +162,26 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus() {
+        for (file, good, bytes) in
+            crate::corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/reference").into())
+        {
+            for name in std::str::from_utf8(&bytes).unwrap().lines() {
+                assert_eq!(Parts::read(name).is_ok(), good, "{file}: {name}");
+            }
+            for near in crate::corpus::near(&bytes, 2_000) {
+                for name in String::from_utf8_lossy(&near).lines() {
+                    // What is taken has no part that could be another name's, or a path's.
+                    if let Ok(Parts { repository, tag, .. }) = Parts::read(name) {
+                        assert!(repository.split('/').all(|part| !part.is_empty() && !part.starts_with('.')), "{name}");
+                        assert!(tag.is_none_or(|tag| !tag.contains('/')), "{name}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_hub_has_many_names() {
         for host in [HUB, "index.docker.io", "registry-1.docker.io"] {
             assert_eq!(

@@ -365,6 +365,19 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/manifest").into()) {
+            assert_eq!(parse(&bytes, None).is_ok(), good, "{file}: {:?}", parse(&bytes, None));
+            for near in corpus::near(&bytes, 500) {
+                if let Ok(Document::Manifest(image)) = parse(&near, None) {
+                    assert!(image.layers.iter().all(|layer| LAYERS.contains(&layer.media_type.as_str())), "{file}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn ends_on_any_input() {
         let mut noise = Noise::new(3);
         let good = [manifest("", CONFIGS[0], 2), index(&[("amd64", "", 1), ("arm", "v7", 2)])];

@@ -670,6 +670,23 @@ mod tests {
         out
     }
 
+    /// Layers by honest tools and by others: what is taken, what is refused; and nothing near them reaches out of the root.
+    #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/layer").into()) {
+            let place = Temporary::new();
+            let done = apply(&place.root(), &bytes);
+            assert_eq!(done.is_ok(), good, "{file}: {done:?}");
+            assert!(place.outside_is_whole(), "{file}");
+            for near in corpus::near(&bytes, 60) {
+                let place = Temporary::new();
+                let _ = apply(&place.root(), &near);
+                assert!(place.outside_is_whole(), "near {file}");
+            }
+        }
+    }
+
     fn layer(entries: &[Vec<u8>]) -> Vec<u8> {
         entries.concat()
     }

@@ -426,6 +426,20 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        let at = |kind| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(kind);
+        for (file, good, bytes) in corpus::files(at("manifest")) {
+            assert_eq!(Manifest::parse(&bytes).is_ok(), good, "{file}: {:?}", Manifest::parse(&bytes));
+            corpus::near(&bytes, 500).for_each(|near| drop(Manifest::parse(&near)));
+        }
+        for (file, good, bytes) in corpus::files(at("config")) {
+            assert_eq!(Config::parse(&bytes).is_ok(), good, "{file}: {:?}", Config::parse(&bytes));
+            corpus::near(&bytes, 500).for_each(|near| drop(Config::parse(&near)));
+        }
+    }
+
+    #[test]
     fn any_bytes_are_an_error_at_worst() {
         let seed = manifest("", "").into_bytes();
         for at in 0..seed.len() {

@@ -9,9 +9,10 @@
 
 use std::borrow::BorrowMut;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bocker_common::{Error, Id, Kind, Result};
@@ -331,7 +332,9 @@ pub(crate) fn save(open: impl FnOnce() -> Result<Store>, words: &[String], outpu
     };
     let mut made = false;
     let create = || {
-        let to = File::create(file).map_err(|e| Error::new("write", file.display(), e))?;
+        // What is in an image is not everybody's.
+        let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
+        let to = to.map_err(|e| Error::new("write", file.display(), e))?;
         made = to.metadata().is_ok_and(|meta| meta.is_file());
         Ok(Out::new(to))
     };

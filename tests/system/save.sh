@@ -56,6 +56,7 @@ test_what_is_saved_is_loaded() {
   bocker save debian:12 "$img" changed:1 plain:3 >all.tar
   bocker save -o again.tar debian:12 localhost:5000/a/b:c changed:1 plain:3
   cmp all.tar again.tar
+  is "$(stat -c %a again.tar)" 600
   is "$(tar -tf all.tar | grep -c blobs/)" $((3 * 2 + 3 + 1 + 1)) "layers that two images have are there once"
   is "$(tar -tf all.tar | tail -1)" index.json
   is "$(bocker --dry-run save debian:12 | sh | tar -tf - | wc -l)" 8
