@@ -12,13 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bocker_common::diag::printable;
+use bocker_common::reference::known_host;
 use bocker_common::{Error, Result};
 use serde::Deserialize;
 
 /// Most bytes of a file of logins, or of a helper's answer.
 const SIZE_MAX: u64 = 1 << 20;
-/// Docker Hub's names, and the one that its logins have in docker's files.
-const HUB_NAMES: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+/// The name that the hub's logins have in docker's files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The user name that says: the password is an identity token.
 const TOKEN_USER: &str = "<token>";
@@ -313,8 +313,7 @@ impl Entry {
 
 /// A registry's name as keys are compared: Docker Hub has one.
 pub(crate) fn host_of(registry: &str) -> String {
-    let host = registry.to_ascii_lowercase();
-    if HUB_NAMES.contains(&host.as_str()) { "docker.io".into() } else { host }
+    known_host(&registry.to_ascii_lowercase()).to_owned()
 }
 
 /// A key as we compare it: `host[:port][/path]`. A key that is a URL, as docker writes some, stands for its whole host.

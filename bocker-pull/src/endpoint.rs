@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use bocker_common::reference::check_repository;
 use reqwest::Url;
 
 use crate::auth::host_of;
-use crate::reference::{HUB, check_repository, is_loopback, url_of};
+use crate::reference::{HUB, is_loopback, url_of};
 
 /// Where, and whom we trust there.
 #[derive(Debug, Clone, PartialEq, Eq)]

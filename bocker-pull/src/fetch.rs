@@ -95,7 +95,7 @@ fn index(image: &Image) -> Vec<u8> {
     .into_bytes()
 }
 
-fn path(digest: &Digest) -> String {
+pub(crate) fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
@@ -352,7 +352,12 @@ impl Outlet<'_> {
                 Ok(()) if !now => return Ok(()),
                 Ok(()) => {}
                 // No room for what comes early is no reason to stop: it waits for its turn.
-                Err(_) if matches!(self.store, Store::None | Store::Unnamed(_)) => self.fetch.my_turn(self.turn).await,
+                Err(_) if self.straight => {
+                    self.fetch.my_turn(self.turn).await;
+                    self.catch_up().await?;
+                    self.remove();
+                    self.store = Store::None;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -422,7 +427,7 @@ impl Outlet<'_> {
 }
 
 /// A file without a name in `$TMPDIR`, or in /var/tmp, which is no memory.
-fn unnamed() -> Result<File> {
+pub(crate) fn unnamed() -> Result<File> {
     let dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/var/tmp".into());
     tempfile::tempfile_in(&dir).map_err(|e| Error::new("write", Path::new(&dir).display(), e))
 }

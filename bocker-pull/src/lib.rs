@@ -2,9 +2,11 @@
 //!
 //! - `manifest`: a reference becomes the records of one image;
 //! - `fetch`: the records become an OCI image layout as a tar stream;
+//! - `archive`: an archive or a directory of images becomes such streams, without a registry;
 //! - `digest`, `config`, `tags`, `blob`: each answers one question.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod auth;
 mod cache;
 pub mod challenge;
@@ -95,6 +97,17 @@ enum Verb {
         cache_max: u64,
         #[command(flatten)]
         explain: Explain,
+    },
+    /// Read an archive (docker save's, an oci-archive) or an OCI layout; write an OCI image layout for each image in it
+    ///
+    /// docker save debian:12 | bocker-pull archive | bocker-store load
+    Archive {
+        /// Most bytes of a pipe that are kept in $TMPDIR meanwhile
+        #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
+        keep_max: u64,
+        /// A file, a directory, or - for stdin
+        #[arg(default_value = "-")]
+        from: PathBuf,
     },
     /// Print the canonical name of what a name stands for now: name@sha256:…
     ///
@@ -198,7 +211,9 @@ pub fn main() -> Result<ExitCode> {
     let cli: Cli = bocker_common::entry::parse(|_| None).inspect_err(|_| {
         if stdout::is_pipe() {
             match std::env::args_os().nth(1) {
-                Some(verb) if verb == "fetch" => drop(stdout::file().map(|file| Layout::new(file).fail())),
+                Some(verb) if verb == "fetch" || verb == "archive" => {
+                    drop(stdout::file().map(|file| Layout::new(file).fail()))
+                }
                 _ => drop(print(FAILED.as_bytes())),
             }
         }
@@ -250,6 +265,17 @@ pub fn main() -> Result<ExitCode> {
                 return Err(Error::plain("blob: stdout is a terminal (its bytes go to a file or a pipe)"));
             }
             query::blob(refer(&name, None, &config)?, digest, &config, explain)?;
+        }
+        Verb::Archive { keep_max, from } => {
+            if stdout::is_terminal() {
+                return Err(Error::plain("archive: stdout is a terminal (an archive goes to a file or a pipe)"));
+            }
+            let mut layout = Layout::new(stdout::file()?);
+            archive::run(&from, keep_max, &mut layout).inspect_err(|_| {
+                if stdout::is_pipe() {
+                    layout.fail();
+                }
+            })?;
         }
         Verb::Fetch { quiet, progress_fd, jobs, cache, cache_max, explain } => {
             if stdout::is_terminal() && !explain.dry_run {

@@ -6,18 +6,18 @@ use serde::de::IgnoredAny;
 use crate::digest::Descriptor;
 use crate::platform::Platform;
 
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const CONFIGS: [&str; 2] =
+pub(crate) const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 /// An artifact's configuration where it has none; its manifest's `artifactType` says what it is then.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Layers of a file system, packed as bocker-store reads them. Nothing else is handed on: attestations, for one, have an
 /// image's configuration and layers of another type.
-const LAYERS: [&str; 10] = [
+pub(crate) const LAYERS: [&str; 10] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
@@ -362,6 +362,19 @@ mod tests {
         assert_eq!(check_config(config, 1), Ok(()));
         assert!(check_config(config, 2).is_err());
         assert!(check_config(b"{}", 0).is_err());
+    }
+
+    #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/manifest").into()) {
+            assert_eq!(parse(&bytes, None).is_ok(), good, "{file}: {:?}", parse(&bytes, None));
+            for near in corpus::near(&bytes, 500) {
+                if let Ok(Document::Manifest(image)) = parse(&near, None) {
+                    assert!(image.layers.iter().all(|layer| LAYERS.contains(&layer.media_type.as_str())), "{file}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bocker_common::diag::USAGE;
+use bocker_common::reference::check_tag;
 use bocker_common::say::{Act, Explain, Said, perform};
 use bocker_common::{Error, Result};
 use reqwest::StatusCode;
@@ -14,7 +15,7 @@ use crate::download::{Sources, Transfer};
 use crate::manifest;
 use crate::platform::Platform;
 use crate::record::Image;
-use crate::reference::{Reference, check_tag};
+use crate::reference::Reference;
 use crate::registry::{Registry, block_on};
 use crate::shell::{self, Bases, Place};
 use crate::{resolve, stdout};

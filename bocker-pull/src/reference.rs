@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bocker_common::Error;
 use bocker_common::diag::USAGE;
+use bocker_common::reference::{self, Parts, check_host, check_repository, check_tag, in_full, known_host};
 use reqwest::Url;
 
 use crate::auth::host_of;
@@ -15,10 +16,6 @@ use crate::endpoint::{self, Endpoint};
 
 /// Where Docker Hub's registry listens; `docker.io` is only its name.
 pub(crate) const HUB: &str = "registry-1.docker.io";
-/// Longest host and longest repository name, in bytes.
-const NAME_MAX: usize = 255;
-/// Longest tag, in bytes.
-const TAG_MAX: usize = 128;
 
 /// A name for an image, made complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,46 +127,23 @@ impl fmt::Display for Reference {
 }
 
 fn read(name: &str, tag_word: Option<&str>, short: &ShortNames) -> Result<Reference, String> {
-    if name.is_empty() {
-        return Err("it is empty".into());
-    }
-    let (rest, digest) = match name.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
-        None => (name, None),
-    };
-    // A colon after the last slash starts a tag; before it, a port.
-    let leaf = rest.rfind('/').map_or(0, |slash| slash + 1);
-    let (path, tag) = match rest.get(leaf..).and_then(|leaf| leaf.split_once(':')) {
-        Some((last, tag)) => (rest.get(..leaf + last.len()).unwrap_or(rest), Some(tag)),
-        None => (rest, None),
-    };
+    let Parts { path, host, repository, tag, digest } = Parts::read(name)?;
+    let digest = digest.map(str::parse::<Digest>).transpose()?;
     let tag = match (tag, tag_word) {
         (None, word) if digest.is_none() => word,
         (tag, None) => tag,
         _ => return Err("the tag is given twice".into()),
     };
-    if let Some(tag) = tag {
-        check_tag(tag)?;
-    }
-    let (host, repository) = match path.split_once('/') {
-        Some((first, below)) if is_host(first) => (first.to_ascii_lowercase(), below),
-        _ => (String::new(), path),
-    };
-    check_repository(repository)?;
-    let full = if host.is_empty() { short.full(repository) } else { None };
+    tag.map_or(Ok(()), check_tag)?;
+    let full = if host.is_none() { short.full(repository) } else { None };
     let (host, repository) = match &full {
         Some((full, file)) => endpoint::split(full)
             .and_then(|(host, repository)| check_repository(repository).map(|()| (host, repository)))
             .map_err(|reason| format!("{} makes it '{full}': {reason}", file.display()))?,
-        None => (host, repository),
+        None => (host.unwrap_or_else(|| reference::HUB.to_owned()), repository),
     };
-    let (registry, repository) = match host_of(&host).as_str() {
-        "" | "docker.io" => {
-            let library = if repository.contains('/') { "" } else { "library/" };
-            (HUB.to_owned(), format!("{library}{repository}"))
-        }
-        _ => (host, repository.to_owned()),
-    };
+    let repository = in_full(&host, repository);
+    let registry = if known_host(&host) == reference::HUB { HUB.to_owned() } else { host };
     let endpoint = Box::new(Endpoint::new(&registry, &repository, None)?);
     let tag = match (tag, digest) {
         (None, None) => Some("latest".to_owned()),
@@ -182,36 +156,11 @@ fn read(name: &str, tag_word: Option<&str>, short: &ShortNames) -> Result<Refere
     Ok(Reference { registry, repository, tag, digest, typed, endpoint })
 }
 
-/// The first part of a name is a host if it cannot be part of a repository's name.
-fn is_host(first: &str) -> bool {
-    first.contains(['.', ':', '[']) && !first.starts_with('.') || first == "localhost"
-}
-
 /// `scheme://host[:port]/` for a checked host.
 pub(crate) fn url_of(scheme: &str, registry: &str) -> Result<Url, String> {
-    let wrong = || "its host is neither a domain name nor an IP address, with or without :port".to_owned();
-    let (host, port) = match registry.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (registry, None),
-    };
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let good_host = match literal {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => host.split('.').all(label),
-    };
-    let good_port = port
-        .is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0));
-    if !good_host || !good_port || registry.len() > NAME_MAX {
-        return Err(wrong());
-    }
+    check_host(registry)?;
     // The URL parser knows that 127.1 and 0x7f000001 are 127.0.0.1, as the resolver would.
-    Url::parse(&format!("{scheme}://{registry}/")).map_err(|_| wrong())
+    Url::parse(&format!("{scheme}://{registry}/")).map_err(|_| "its host is none".to_owned())
 }
 
 /// Whether packets to `host`, as the URL parser wrote it, stay on this machine.
@@ -220,41 +169,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         Some(address) => address.parse() == Ok(Ipv6Addr::LOCALHOST),
         None => host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
     }
-}
-
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/…)*`, at most 255 bytes.
-pub(crate) fn check_repository(repository: &str) -> Result<(), String> {
-    if repository.len() > NAME_MAX {
-        return Err(format!("it is longer than {NAME_MAX} bytes"));
-    }
-    if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err("names are in lower case".into());
-    }
-    if repository.split('/').all(is_component) {
-        return Ok(());
-    }
-    Err("the parts of a name are letters and digits, joined by single . _ __ or -".into())
-}
-
-fn is_component(part: &str) -> bool {
-    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let ends = |b: Option<&u8>| b.copied().is_some_and(word);
-    let bytes = part.as_bytes();
-    ends(bytes.first())
-        && ends(bytes.last())
-        && bytes
-            .split(|&b| word(b))
-            .all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|&b| b == b'-'))
-}
-
-/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
-pub(crate) fn check_tag(tag: &str) -> Result<(), String> {
-    if tag.len() > TAG_MAX {
-        return Err(format!("its tag is longer than {TAG_MAX} bytes"));
-    }
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let good = tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-');
-    if good { Ok(()) } else { Err("a tag is letters, digits, . _ and -, and starts with neither . nor -".into()) }
 }
 
 #[cfg(test)]

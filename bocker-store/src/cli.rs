@@ -16,7 +16,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::holder::Holder;
 use crate::store::{Store, parse_range};
-use crate::{diff, export, from_tar, fsck, have, inspect, names, pool, prune, unpack, usage, verbs, volumes};
+use crate::{
+    diff, export, from_tar, fsck, have, inspect, names, partials, pool, prune, save, unpack, usage, verbs, volumes,
+};
 
 const DEFAULT_ROOT: &str = "/var/bocker";
 
@@ -76,7 +78,7 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The root directory of the image to be; -: a tar archive of one on stdin, plain or by gzip
+        /// The root directory of the image to be; -: a tar archive of one on stdin, plain, by gzip or by zstd
         dir: OsString,
     },
     /// Write a root file system to stdout as a tar archive; the same tree gives the same bytes
@@ -94,6 +96,25 @@ enum Verb {
         /// Where it comes from; a name, as debian:12, becomes the image's [default: the name in index.json]
         #[arg(long)]
         source: Option<String>,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+    },
+    /// Write images with their names to stdout as an archive, an OCI layout that docker load reads, too; the same images give
+    /// the same bytes
+    Save {
+        /// Write to this file instead
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        setup: Setup,
+        /// Their ids or names
+        #[arg(required = true)]
+        images: Vec<OsString>,
+    },
+    /// Make an image of each of the OCI layouts, one after the other on stdin, with its names there; tells of them as docker
+    Load {
         #[command(flatten)]
         setup: Setup,
         #[command(flatten)]
@@ -266,7 +287,7 @@ enum Verb {
         #[command(flatten)]
         setup: Setup,
     },
-    /// Remove what a crash left half-made, and layers that no image needs; prints the names
+    /// Remove what a crash left half-made, layers that no image needs, and what interrupted pulls had; prints the names
     Gc {
         #[command(flatten)]
         setup: Setup,
@@ -358,7 +379,7 @@ fn usage(error: &clap::Error) -> Result<ExitCode> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "a verb is missing".to_owned()
         }
-        _ => crate::tarball::shown(one_line(&error.to_string()).as_bytes()),
+        _ => bocker_common::tarball::shown(one_line(&error.to_string()).as_bytes()),
     };
     Err(Error::plain(text).hint("bocker-store --help").status(USAGE))
 }
@@ -449,7 +470,10 @@ fn run(cli: Cli) -> Result<()> {
     let none = Explain::default();
     match cli.verb {
         Verb::Init { check: true, .. } => pool::check_undo(&root),
-        Verb::Init { undo: true, explain, .. } => pool::undo(&root, explain),
+        Verb::Init { undo: true, explain, .. } => {
+            pool::undo(&root, explain)?;
+            partials::sweep(&root, explain, |_| Ok(()))
+        }
         Verb::Init { size, explain, .. } => init(&root, size, explain),
         Verb::Import { source, setup, explain, dir } if dir == "-" => {
             from_tar::refuse_terminal(explain)?;
@@ -470,6 +494,16 @@ fn run(cli: Cli) -> Result<()> {
             names::name_by_source(&store, id, source.as_deref(), explain)?;
             if explain.dry_run { Ok(()) } else { verbs::print(format!("{id}\n").as_bytes()) }
         }
+        Verb::Save { output, setup, images } => {
+            save::save(|| open(&root, setup, none), &texts(&images), output.as_deref())
+        }
+        Verb::Load { setup, explain } => unpack::load(&open(&root, setup, explain)?, explain, |id, names| {
+            let mut out: String = names.iter().map(|name| format!("Loaded image: {}\n", name.familiar())).collect();
+            if names.is_empty() {
+                out = format!("Loaded image ID: {id}\n");
+            }
+            verbs::print(out.as_bytes())
+        }),
         Verb::Snapshot { ids, held, setup, explain, words } => {
             let ids = ids.unwrap_or((FIRST, LAST));
             let mut words = words.into_iter().peekable();

@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use crate::layer::{is_dir, lstat, names, xattr_names};
 use crate::store::{Store, to_nix};
 use crate::sys::{self, Item};
-use crate::tarball::shown;
 use crate::verbs::print;
+use bocker_common::tarball::shown;
 
 /// `BTRFS_INODE_ITEM_KEY`, `BTRFS_INODE_REF_KEY`, `BTRFS_INODE_EXTREF_KEY`
 const INODE: u32 = 1;
@@ -54,7 +54,7 @@ fn fail(path: &[u8]) -> impl Fn(Errno) -> Error {
 
 /// The inodes of a snapshot that were touched since it was made, and all directories above them; None if that does not
 /// tell what differs from `image`.
-fn touched(image: &OwnedFd, container: &OwnedFd) -> nix::Result<Option<HashSet<u64>>> {
+pub(crate) fn touched(image: &OwnedFd, container: &OwnedFd) -> nix::Result<Option<HashSet<u64>>> {
     let (of, snapshot) = (sys::subvolume_info(image)?, sys::subvolume_info(container)?);
     if of.uuid != snapshot.parent_uuid || of.changed > snapshot.made {
         return Ok(None);
@@ -351,7 +351,7 @@ mod tests {
         }
         let link = |root: &std::path::Path| {
             let root: OwnedFd = File::open(root).unwrap().into();
-            let times = crate::layer::times(crate::tarball::Time { seconds: 1, nanos: 0 });
+            let times = crate::layer::times(bocker_common::tarball::Time { seconds: 1, nanos: 0 });
             rustix::fs::utimensat(&root, "link", &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
         };
         link(&old);

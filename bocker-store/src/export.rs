@@ -4,7 +4,7 @@
 //! format 1.0. The tree is a container's: each name is opened from its directory's descriptor and never followed. It may
 //! change while it is read; what is written is then still an archive, and that it changed is said.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,12 +16,12 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use crate::layer::{lstat, names, xattr_names};
+use crate::layer::{is_dir, lstat, names, xattr_names};
 use crate::store::{Store, to_nix};
-use crate::tarball::{Time, shown};
+use bocker_common::tarball::{Time, shown};
 
 /// Directories within directories, at most: each holds a descriptor. As for layers.
-const MAX_DEPTH: usize = 512;
+pub(crate) const MAX_DEPTH: usize = 512;
 /// Pieces of a sparse file, at most; one with more is written whole. As for layers.
 const MAX_SPARSE: usize = 1 << 18;
 const BLOCK: u64 = 512;
@@ -30,11 +30,12 @@ const OCTAL_7: u64 = 1 << 21;
 /// And eleven.
 const OCTAL_11: u64 = 1 << 33;
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(crate) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What can be said of an entry; the rest follows from its type.
 #[derive(Debug, Clone)]
-struct Entry {
+pub(crate) struct Entry {
     /// Relative to the root; directories end in a slash.
     path: Vec<u8>,
     kind: EntryType,
@@ -49,6 +50,25 @@ struct Entry {
     size: u64,
     /// Where there is data, offset and length; None: everywhere.
     pieces: Option<Vec<(u64, u64)>>,
+}
+
+impl Entry {
+    /// A file of this name, root's, of no time.
+    pub(crate) fn file(path: impl Into<Vec<u8>>, size: u64) -> Self {
+        Self {
+            path: path.into(),
+            kind: EntryType::Regular,
+            link: Vec::new(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+            size,
+            pieces: None,
+        }
+    }
 }
 
 /// The records of an extended header, `LENGTH KEY=VALUE\n`.
@@ -103,7 +123,7 @@ fn sparse_map(pieces: &[(u64, u64)]) -> Vec<u8> {
 }
 
 /// The header blocks of an entry, and the map if it is sparse; its data follows.
-fn headers(entry: &Entry) -> io::Result<Vec<u8>> {
+pub(crate) fn headers(entry: &Entry) -> io::Result<Vec<u8>> {
     let mut records = Records::default();
     let mut header = Header::new_ustar();
     let mut stored = entry.size;
@@ -175,7 +195,7 @@ fn headers(entry: &Entry) -> io::Result<Vec<u8>> {
 }
 
 /// The attributes that a layer may have, sorted.
-fn attributes(fd: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn attributes(fd: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let kept = |name: &Vec<u8>| {
         name.starts_with(b"user.")
             || matches!(&name[..], b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
@@ -236,12 +256,18 @@ fn pieces(file: &OwnedFd, size: u64) -> Option<Vec<(u64, u64)>> {
 }
 
 /// One export under way.
-struct Exporter<W> {
+pub(crate) struct Exporter<W> {
     out: W,
+    /// What a failed write means.
+    broken: fn(&io::Error) -> Error,
     /// No time is later than this.
     latest: Option<i64>,
+    /// A layer: a name that would hide another is refused.
+    layer: bool,
     /// The first name of a file with several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
+    /// Directories that are written when something in them is.
+    pending: Vec<Vec<u8>>,
     changed: bool,
     buffer: Vec<u8>,
 }
@@ -251,8 +277,105 @@ fn fail(path: &[u8], errno: Errno) -> Error {
 }
 
 impl<W: Write> Exporter<W> {
+    fn new(out: W) -> Self {
+        Self {
+            out,
+            broken: Error::stdout,
+            latest: None,
+            layer: false,
+            links: HashMap::new(),
+            pending: Vec::new(),
+            changed: false,
+            buffer: vec![0; 256 << 10],
+        }
+    }
+
+    /// A layer's archive to `out`; `broken` makes an error of one that it has.
+    pub(crate) fn of_a_layer(out: W, broken: fn(&io::Error) -> Error) -> Self {
+        Self { broken, layer: true, ..Self::new(out) }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| Error::stdout(&e))
+        for head in std::mem::take(&mut self.pending) {
+            self.out.write_all(&head).map_err(|e| (self.broken)(&e))?;
+        }
+        self.out.write_all(bytes).map_err(|e| (self.broken)(&e))
+    }
+
+    /// The end mark, and what was written to; an error where the tree changed meanwhile, which has been said.
+    pub(crate) fn end(mut self) -> Result<W> {
+        self.pending.clear();
+        self.write(&[0; 2 * BLOCK as usize])?;
+        self.out.flush().map_err(|e| (self.broken)(&e))?;
+        // As GNU tar has it: the archive is good, and not what one would get now.
+        if self.changed { Err(Error::explained_elsewhere()) } else { Ok(self.out) }
+    }
+
+    /// What lies in `old`, as far as that differs from `new`, and what is hidden of it. Inodes that are not in `touched`
+    /// are the same in both; where that is not known, files are whose inode has the same number and was not changed since.
+    pub(crate) fn changes(
+        &mut self,
+        old: &OwnedFd,
+        new: &OwnedFd,
+        touched: Option<&HashSet<u64>>,
+        path: &[u8],
+        depth: usize,
+    ) -> Result<()> {
+        let os = |e| fail(path, e);
+        let (was, stat) = (rustix::fs::fstat(old).map_err(os)?, rustix::fs::fstat(new).map_err(os)?);
+        let entry = self.directory_entry(new, path, &stat)?;
+        let head = headers(&entry).map_err(|e| Error::new("export", shown(path), e))?;
+        let fields = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec);
+        let waiting = self.pending.len();
+        if fields(&was) == fields(&stat) && attributes(old.as_fd(), path).map_err(os)? == entry.xattrs {
+            self.pending.push(head);
+        } else {
+            self.write(&head)?;
+        }
+        check_depth(path, depth)?;
+        let (olds, news) = (names(old).map_err(os)?, names(new).map_err(os)?);
+        let olds: BTreeSet<_> = olds.into_iter().collect();
+        let news: BTreeSet<_> = news.into_iter().collect();
+        for name in olds.union(&news) {
+            let inner = [path, name.as_slice()].concat();
+            if !news.contains(name) {
+                let hide = [path, b".wh.", name.as_slice()].concat();
+                self.head(&Entry::file(hide, 0))?;
+                continue;
+            }
+            let stat = lstat(new, name).map_err(|e| fail(&inner, e))?;
+            let was = lstat(old, name).map_err(|e| fail(&inner, e))?;
+            let (Some(stat), Some(was)) = (stat, was) else {
+                match stat {
+                    Some(stat) => self.node(new, name, &inner, &stat, depth)?,
+                    None => self.notice(&inner),
+                }
+                continue;
+            };
+            let is = |stat: &Stat| (stat.st_ino, stat.st_mode, stat.st_ctime, stat.st_ctime_nsec);
+            let untouched = match touched {
+                Some(touched) => was.st_ino == stat.st_ino && !touched.contains(&stat.st_ino),
+                None => is(&was) == is(&stat) && !is_dir(&stat),
+            };
+            if untouched {
+                continue;
+            }
+            if is_dir(&was) && is_dir(&stat) {
+                let open = |dir| rustix::fs::openat(dir, name, DIRECTORY, Mode::empty()).map_err(|e| fail(&inner, e));
+                self.changes(&open(old)?, &open(new)?, touched, &[&inner, &b"/"[..]].concat(), depth - 1)?;
+            } else {
+                self.node(new, name, &inner, &stat, depth)?;
+            }
+        }
+        // Nothing in it differed.
+        self.pending.truncate(waiting);
+        Ok(())
+    }
+
+    fn directory_entry(&self, dir: &OwnedFd, path: &[u8], stat: &Stat) -> Result<Entry> {
+        let mut entry = self.entry(if path.is_empty() { b"./" } else { path }, EntryType::Directory, stat);
+        entry.xattrs = attributes(dir.as_fd(), path).map_err(|e| fail(path, e))?;
+        Ok(entry)
     }
 
     fn entry(&self, path: &[u8], kind: EntryType, stat: &Stat) -> Entry {
@@ -278,39 +401,41 @@ impl<W: Write> Exporter<W> {
     }
 
     /// The directory's entry, then all in it in order. Its path ends in a slash, the root's is empty.
-    fn directory(&mut self, dir: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
+    pub(crate) fn directory(&mut self, dir: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
         let os = |e| fail(path, e);
         let stat = rustix::fs::fstat(dir).map_err(os)?;
-        let mut entry = self.entry(if path.is_empty() { b"./" } else { path }, EntryType::Directory, &stat);
-        entry.xattrs = attributes(dir.as_fd(), path).map_err(os)?;
-        let head = headers(&entry).map_err(|e| Error::new("export", shown(path), e))?;
-        self.write(&head)?;
-        if depth == 0 {
-            return Err(Error::new(
-                "export",
-                format_args!("'{}'", shown(path)),
-                "more than 512 directories within each other",
-            ));
-        }
+        let entry = self.directory_entry(dir, path, &stat)?;
+        self.head(&entry)?;
+        check_depth(path, depth)?;
         let mut all = names(dir).map_err(os)?;
         all.sort_unstable();
         for name in all {
             let inner = [path, &name].concat();
-            let Some(stat) = lstat(dir, &name).map_err(|e| fail(&inner, e))? else {
-                self.notice(&inner);
-                continue;
-            };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                match rustix::fs::openat(dir, &name, DIRECTORY, Mode::empty()) {
-                    Ok(below) => self.directory(&below, &[&inner, &b"/"[..]].concat(), depth - 1)?,
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.notice(&inner),
-                    Err(e) => return Err(fail(&inner, e)),
-                }
-            } else {
-                self.other(dir, &name, &inner, &stat)?;
+            match lstat(dir, &name).map_err(|e| fail(&inner, e))? {
+                Some(stat) => self.node(dir, &name, &inner, &stat, depth)?,
+                None => self.notice(&inner),
             }
         }
         Ok(())
+    }
+
+    /// What a name stands for, a directory with all in it.
+    fn node(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, depth: usize) -> Result<()> {
+        if self.layer && name.starts_with(b".wh.") {
+            let why = "in a layer such a name hides another, and is none itself";
+            return Err(Error::new("save", format_args!("'{}'", shown(path)), why));
+        }
+        if !is_dir(stat) {
+            return self.other(dir, name, path, stat);
+        }
+        match rustix::fs::openat(dir, name, DIRECTORY, Mode::empty()) {
+            Ok(below) => self.directory(&below, &[path, &b"/"[..]].concat(), depth - 1),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                self.notice(path);
+                Ok(())
+            }
+            Err(e) => Err(fail(path, e)),
+        }
     }
 
     fn notice(&mut self, path: &[u8]) {
@@ -429,6 +554,13 @@ impl<W: Write> Exporter<W> {
     }
 }
 
+fn check_depth(path: &[u8], depth: usize) -> Result<()> {
+    if depth > 0 {
+        return Ok(());
+    }
+    Err(Error::new("export", format_args!("'{}'", shown(path)), "more than 512 directories within each other"))
+}
+
 /// `--source-date-epoch`, else `$SOURCE_DATE_EPOCH`: no time in the archive is later.
 fn latest(given: Option<i64>) -> Result<Option<i64>> {
     match std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| given.is_none() && !value.is_empty()) {
@@ -451,36 +583,21 @@ pub(crate) fn export(store: &Store, name: &str, source_date_epoch: Option<i64>) 
         return Err(Error::plain("stdout is a terminal").hint(format!("bocker-store export {name} > FILE")));
     }
     let out = BufWriter::with_capacity(256 << 10, stdout.lock());
-    let mut exporter = Exporter { out, latest, links: HashMap::new(), changed: false, buffer: vec![0; 256 << 10] };
+    let mut exporter = Exporter { latest, ..Exporter::new(out) };
     exporter.directory(&root, b"", MAX_DEPTH)?;
-    // The end mark; a reader that does not find it knows that the archive was cut off.
-    exporter.write(&[0; 2 * BLOCK as usize])?;
-    exporter.out.flush().map_err(|e| Error::stdout(&e))?;
-    // As GNU tar has it: the archive is good, and not what one would get now.
-    if exporter.changed { Err(Error::explained_elsewhere()) } else { Ok(()) }
+    // With the end mark: a reader that does not find it knows that the archive was cut off.
+    exporter.end().map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tarball::{Kind, Reader};
+    use bocker_common::tarball::{Kind, Reader};
     use proptest::prelude::*;
     use std::io::Read;
 
     fn entry() -> Entry {
-        Entry {
-            path: b"a/b".to_vec(),
-            kind: EntryType::Regular,
-            link: Vec::new(),
-            mode: 0o4755,
-            uid: 1000,
-            gid: 0,
-            mtime: Time { seconds: 7, nanos: 0 },
-            device: (0, 0),
-            xattrs: Vec::new(),
-            size: 0,
-            pieces: None,
-        }
+        Entry { mode: 0o4755, uid: 1000, mtime: Time { seconds: 7, nanos: 0 }, ..Entry::file("a/b", 0) }
     }
 
     #[test]

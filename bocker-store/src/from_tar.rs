@@ -1,4 +1,4 @@
-//! `import -`: an image from a root file system that comes as a tar archive on stdin, plain or by gzip.
+//! `import -`: an image from a root file system that comes as a tar archive on stdin, plain, by gzip or by zstd.
 //!
 //! It is applied by the same code as a layer, so it cannot reach out of its root either.
 
@@ -9,28 +9,14 @@ use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::Explain;
 use bocker_common::{Error, Id, Kind, Result};
-use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
 
 use crate::layer::Applier;
 use crate::oci::plain_config;
+use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, Step, Store};
-use crate::tarball::Reader;
-
-/// Remembers whether its reader has met the end of the data.
-struct Ending<R> {
-    inner: R,
-    ended: bool,
-}
-
-impl<R: Read> Read for Ending<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(into)?;
-        self.ended |= read == 0 && !into.is_empty();
-        Ok(read)
-    }
-}
+use bocker_common::tarball::Reader;
 
 fn reading(error: io::Error) -> Error {
     Error::new("read", "stdin", error)
@@ -80,13 +66,12 @@ pub(crate) fn import(store: &Store, source: Option<&str>, explain: Explain) -> R
     done.map_err(|error| interrupt.or(error))
 }
 
-fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead) -> Result<()> {
+fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Send) -> Result<()> {
     let start = input.fill_buf().map_err(reading)?;
     if start.is_empty() {
         return Err(Error::new("read", "stdin", "it is empty").hint("bocker-store export writes what import reads"));
     }
-    let is_gzip = start.starts_with(&[0x1f, 0x8b]);
-    for (magic, program) in [(&b"\x28\xb5\x2f\xfd"[..], "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")] {
+    for (magic, program) in [(&b"BZh"[..], "bzip2"), (b"\xfd7zXZ\0", "xz")] {
         if start.starts_with(magic) {
             let way_out = format!("{program} -dc | bocker-store import -");
             return Err(Error::new("read", "stdin", format!("it is compressed by {program}")).hint(way_out));
@@ -95,22 +80,18 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead) -> R
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
         .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-    if is_gzip {
-        apply(store, root, BufReader::with_capacity(256 << 10, MultiGzDecoder::new(input)))
-    } else {
-        apply(store, root, input)
-    }
+    std::thread::scope(|scope| apply(store, root, pipeline::inflate(scope, input).map_err(reading)?))
 }
 
 /// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.
 fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
     let mut budget = store.budget()?;
-    let mut archive = Reader::new(Ending { inner: input, ended: false });
+    let mut archive = Reader::new(input);
     let dropped = Applier::new(root, &mut budget).apply(&mut archive)?;
-    let mut rest = archive.into_inner();
-    if rest.ended {
+    if !archive.has_end_mark() {
         return Err(Error::new("read", "stdin", "the archive has no end mark: it was cut off"));
     }
+    let mut rest = archive.into_inner();
     // Tar fills its last record with zeros; anything else is not part of the archive.
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -128,22 +109,4 @@ fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
         let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tarball::tests::raw;
-
-    #[test]
-    fn an_end_without_its_mark_is_noticed() {
-        let file = raw(b"f", b'0', b"", &[0; 2048]);
-        for (zeros, ended) in [(0, true), (512, true), (1024, false), (10_240, false)] {
-            let mut archive = file.clone();
-            archive.resize(archive.len() + zeros, 0);
-            let mut reader = Reader::new(Ending { inner: &archive[..], ended: false });
-            while reader.next_entry().unwrap().is_some() {}
-            assert_eq!(reader.into_inner().ended, ended, "{zeros} zeros after a file of zeros");
-        }
-    }
 }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::layer::{lstat, names, open_in_root, xattr_names};
 use crate::signal::Interrupt;
-use crate::tarball::shown;
+use bocker_common::tarball::shown;
 
 /// Bytes copied between two looks for a signal.
 const PIECE: usize = 8 << 20;

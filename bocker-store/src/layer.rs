@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::tarball::{Entry, Kind, Reader, Time, shown};
+use bocker_common::tarball::{Entry, Kind, Reader, Time, shown};
 
 /// Entries of one layer, at most. Real images have a tenth of it.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -600,7 +600,7 @@ impl<'a> Applier<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tarball::tests::{pax, raw};
+    use bocker_common::tarball::samples::{pax, raw};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
@@ -668,6 +668,23 @@ mod tests {
         let mut out = BTreeMap::new();
         walk(root, "", &mut out);
         out
+    }
+
+    /// Layers by honest tools and by others: what is taken, what is refused; and nothing near them reaches out of the root.
+    #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/layer").into()) {
+            let place = Temporary::new();
+            let done = apply(&place.root(), &bytes);
+            assert_eq!(done.is_ok(), good, "{file}: {done:?}");
+            assert!(place.outside_is_whole(), "{file}");
+            for near in corpus::near(&bytes, 60) {
+                let place = Temporary::new();
+                let _ = apply(&place.root(), &near);
+                assert!(place.outside_is_whole(), "near {file}");
+            }
+        }
     }
 
     fn layer(entries: &[Vec<u8>]) -> Vec<u8> {

@@ -320,11 +320,11 @@ pub fn plain_config() -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// `index.json`: the manifests it lists, and the name that the first of them carries, if any.
+/// `index.json`: the manifests it lists, and the names that they carry.
 ///
 /// # Errors
 /// What is none.
-pub fn index(bytes: &[u8]) -> Result<(Vec<Descriptor>, Option<String>)> {
+pub fn index(bytes: &[u8]) -> Result<(Vec<Descriptor>, Vec<String>)> {
     let what = "index.json";
     let map = object(what, bytes)?;
     exact_keys(what, &map, &["schemaVersion", "manifests", "layers", "config"])?;
@@ -332,8 +332,9 @@ pub fn index(bytes: &[u8]) -> Result<(Vec<Descriptor>, Option<String>)> {
         return Err(wrong(what, "it is an index and something else at once"));
     }
     let manifests = descriptors(what, &map, "manifests")?;
-    let name = map["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned);
-    Ok((manifests, name))
+    let name = |one: &Value| one["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned);
+    let names = map["manifests"].as_array().into_iter().flatten().filter_map(name).collect();
+    Ok((manifests, names))
 }
 
 /// `oci-layout`: the one version there is.
@@ -421,6 +422,20 @@ mod tests {
         assert!(Config::parse(&plain_config()).unwrap().diff_ids.is_empty());
         for text in ["{}", "[]", r#"{"rootfs":{"diff_ids":[1]}}"#, r#"{"rootfs":{},"config":{"Cmd":"x"}}"#] {
             assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        let at = |kind| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(kind);
+        for (file, good, bytes) in corpus::files(at("manifest")) {
+            assert_eq!(Manifest::parse(&bytes).is_ok(), good, "{file}: {:?}", Manifest::parse(&bytes));
+            corpus::near(&bytes, 500).for_each(|near| drop(Manifest::parse(&near)));
+        }
+        for (file, good, bytes) in corpus::files(at("config")) {
+            assert_eq!(Config::parse(&bytes).is_ok(), good, "{file}: {:?}", Config::parse(&bytes));
+            corpus::near(&bytes, 500).for_each(|near| drop(Config::parse(&near)));
         }
     }
 

@@ -72,21 +72,24 @@ fn read_all(mut from: impl Read, to: &SyncSender<io::Result<Vec<u8>>>) {
     }
 }
 
-/// A layer's archive out of its blob. What the bytes are decides, not the media type, as everywhere; the diff id is
-/// checked in any case.
+/// An archive out of its compressed form. What the bytes are decides, not the media type, as everywhere; a layer's diff id
+/// is checked in any case.
 ///
 /// # Errors
-/// The blob cannot be read.
-pub(crate) fn inflate<'scope>(scope: &'scope Scope<'scope, '_>, mut blob: Pieces) -> io::Result<Pieces> {
-    let start = blob.fill_buf()?;
+/// The bytes cannot be read.
+pub(crate) fn inflate<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    mut packed: impl BufRead + Send + 'scope,
+) -> io::Result<Box<dyn Read + 'scope>> {
+    let start = packed.fill_buf()?;
     Ok(if start.starts_with(&[0x1f, 0x8b]) {
-        pump(scope, MultiGzDecoder::new(blob))
+        Box::new(pump(scope, MultiGzDecoder::new(packed)))
     } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let mut zstd = zstd::stream::read::Decoder::with_buffer(blob)?;
+        let mut zstd = zstd::stream::read::Decoder::with_buffer(packed)?;
         zstd.window_log_max(ZSTD_WINDOW)?;
-        pump(scope, zstd)
+        Box::new(pump(scope, zstd))
     } else {
-        blob
+        Box::new(packed)
     })
 }
 

@@ -4,20 +4,11 @@
 //! Its parts are safe as components of a path: none is empty, begins with a dot or holds a slash.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use bocker_common::diag::USAGE;
+use bocker_common::reference::{HUB, Parts, in_full, known_host};
 use bocker_common::{Error, Id};
-
-/// The host that is left out of what people type.
-const HUB: &str = "docker.io";
-/// Its names in the network.
-const ALIASES: [&str; 3] = [HUB, "index.docker.io", "registry-1.docker.io"];
-/// Longest host and longest repository, in bytes.
-const NAME_MAX: usize = 255;
-/// Longest tag, in bytes.
-const TAG_MAX: usize = 128;
 
 /// A name in full.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,43 +53,20 @@ impl FromStr for Reference {
     }
 }
 
-fn read(text: &str) -> Result<Reference, &'static str> {
-    if text.contains('@') {
-        return Err("a digest names one image for ever, and needs no other name");
+fn read(text: &str) -> Result<Reference, String> {
+    let Parts { host, repository, tag, digest, .. } = Parts::read(text)?;
+    if digest.is_some() {
+        return Err("a digest names one image for ever, and needs no other name".into());
     }
-    // A colon after the last slash begins a tag; before it, a port.
-    let leaf = text.rfind('/').map_or(0, |slash| slash + 1);
-    let (path, tag) = match text[leaf..].find(':') {
-        Some(colon) => (&text[..leaf + colon], &text[leaf + colon + 1..]),
-        None => (text, "latest"),
-    };
-    let (host, repository) = match path.split_once('/') {
-        Some((first, below)) if first.contains(['.', ':', '[']) || first == "localhost" => (first, below),
-        _ => (HUB, path),
-    };
-    let mut host = host.to_ascii_lowercase();
-    if !is_host(&host) {
-        return Err("its host is neither a domain name nor an IP address, with or without :port");
+    let tag = tag.unwrap_or("latest");
+    let host = known_host(host.as_deref().unwrap_or(HUB)).to_owned();
+    if host == HUB && looks_like_an_id(repository) {
+        return Err("it looks like an id".into());
     }
-    let mut repository = repository.to_owned();
-    if ALIASES.contains(&host.as_str()) {
-        host = HUB.to_owned();
-        if looks_like_an_id(&repository) {
-            return Err("it looks like an id");
-        }
-        if !repository.contains('/') {
-            repository.insert_str(0, "library/");
-        }
-    }
-    if repository.len() > NAME_MAX || !repository.split('/').all(is_component) {
-        return Err("the parts of a name are lower-case letters and digits, joined by single . _ __ or -");
-    }
-    if !is_tag(tag) {
-        return Err("a tag is up to 128 letters, digits, . _ and -, and starts with neither . nor -");
-    }
+    let repository = in_full(&host, repository);
     // Both are one component of a path.
     if repository.rsplit('/').next().map_or(0, str::len) + 1 + tag.len() > 255 {
-        return Err("its last part and the tag are longer than 255 bytes together");
+        return Err("its last part and the tag are longer than 255 bytes together".into());
     }
     Ok(Reference { host, repository, tag: tag.to_owned() })
 }
@@ -110,48 +78,6 @@ fn looks_like_an_id(repository: &str) -> bool {
     path.parse::<Id>().is_ok()
         || number.is_some_and(|number| number.bytes().next().is_none_or(|b| b.is_ascii_digit()))
         || (path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-fn is_host(host: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let good = match literal {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => name.split('.').all(label),
-    };
-    let port = port.is_none_or(|port| {
-        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|number| number != 0)
-    });
-    good && port && host.len() <= NAME_MAX
-}
-
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
-fn is_component(part: &str) -> bool {
-    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = part.as_bytes();
-    let ends = |b: Option<&u8>| b.copied().is_some_and(word);
-    ends(bytes.first())
-        && ends(bytes.last())
-        && bytes
-            .split(|b| word(*b))
-            .all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|b| *b == b'-'))
-}
-
-/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
-fn is_tag(tag: &str) -> bool {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    tag.len() <= TAG_MAX
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 #[cfg(test)]

@@ -18,18 +18,21 @@ use std::thread::JoinHandle;
 
 use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
-use bocker_common::say::{Explain, tell};
+use bocker_common::reference::Parts;
+use bocker_common::say::{Explain, perform, tell};
 use bocker_common::{Error, Id, Kind, Result};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use crate::layer::{Applier, Budget};
+use crate::names;
 use crate::oci::{self, Config, Descriptor, Digest, MAX_JSON, Manifest};
 use crate::pipeline;
+use crate::reference::Reference;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, LayerStore, ORIGIN, Step, Store};
 use crate::sys;
-use crate::tarball::{self, shown};
+use bocker_common::tarball::{self, shown};
 
 /// Bytes after the end of a layer's archive, at most. Tar pads to 10 kB.
 const MAX_TAIL: u64 = 16 << 20;
@@ -84,7 +87,7 @@ struct Unpacker<'a> {
     done: usize,
     /// The name that the last of them has now.
     top: Option<String>,
-    index: Option<(Vec<Descriptor>, Option<String>)>,
+    index: Option<(Vec<Descriptor>, Vec<String>)>,
     layout: bool,
     /// A blob's bytes were not what its digest says.
     damaged: Cell<bool>,
@@ -116,13 +119,68 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
         };
         return store.create(Kind::Image, (FIRST, LAST), explain, plan, |_, _| Ok(false));
     }
+    let interrupt = Interrupt::listen()?;
+    let mut input = stdin(&interrupt)?;
+    let (id, _) = one(store, &mut input, false, source, explain, &interrupt)?;
+    Ok(id)
+}
+
+/// Reads layouts from stdin, one after the other, makes the image of each, and gives it the names that it has there;
+/// `told` gets each image with its names. With a dry run as [`unpack`].
+///
+/// # Errors
+/// Whatever is wrong with a layout; the images before it are there.
+pub(crate) fn load(
+    store: &Store,
+    explain: Explain,
+    mut told: impl FnMut(Id, &[Reference]) -> Result<()>,
+) -> Result<()> {
+    if explain.dry_run {
+        return unpack(store, None, explain).map(drop);
+    }
+    let interrupt = Interrupt::listen()?;
+    let mut input = stdin(&interrupt)?;
+    loop {
+        let (id, all) = one(store, &mut input, true, None, explain, &interrupt)?;
+        let all: Vec<Reference> = all.iter().filter_map(|name| complete(name)).collect();
+        if !all.is_empty() {
+            let _held = names::hold(store, explain)?;
+            let ties: Vec<_> = all.iter().map(|name| store.act(Step::Tie(name.clone(), id))).collect();
+            perform(&ties, explain, |act| store.apply(act.step()))?;
+        }
+        told(id, &all)?;
+        if input.fill_buf().map_err(reading)?.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// What names an image for people. A name without a tag is a repository's, or a tag alone.
+fn complete(name: &str) -> Option<Reference> {
+    Parts::read(name).ok()?.tag?;
+    name.parse().ok()
+}
+
+/// What comes on stdin, until a signal does.
+fn stdin(interrupt: &Interrupt) -> Result<BufReader<Interruptible<'_>>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return Err(Error::plain("stdin is a terminal")
             .hint("bocker-pull manifest NAME | bocker-pull fetch | bocker-store unpack"));
     }
     let stdin = stdin.as_fd().try_clone_to_owned().map_err(reading)?;
-    let interrupt = Interrupt::listen()?;
+    Ok(BufReader::with_capacity(256 << 10, Interruptible::new(stdin, interrupt)))
+}
+
+/// The image of the next layout, and the names that it has there. Only where there may be `several` something follows.
+fn one(
+    store: &Store,
+    input: &mut (impl BufRead + Send),
+    several: bool,
+    source: Option<&str>,
+    explain: Explain,
+    interrupt: &Interrupt,
+) -> Result<(Id, Vec<String>)> {
     let budget = store.budget()?;
     let layers = store.hold_layers()?;
     let unpacker = Unpacker {
@@ -143,7 +201,7 @@ pub(crate) fn unpack(store: &Store, source: Option<&str>, explain: Explain) -> R
         damaged: Cell::new(false),
         dropped: BTreeSet::new(),
     };
-    let done = unpacker.run(stdin, source, &interrupt);
+    let done = unpacker.run(input, several, source, interrupt);
     drop(layers);
     if done.as_ref().is_err_and(|error| !error.is_explained_elsewhere() && interrupt.check().is_ok()) {
         // Nobody lists its layers. Where the registry went away or somebody said stop they stay until the next gc, for the
@@ -159,8 +217,14 @@ impl Unpacker<'_> {
         Error::new("verify", format_args!("blob {expected}"), format!("its bytes have the digest {actual}"))
     }
 
-    fn run(mut self, stdin: OwnedFd, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
-        match self.receive(stdin, interrupt) {
+    fn run(
+        mut self,
+        input: &mut (impl BufRead + Send),
+        several: bool,
+        source: Option<&str>,
+        interrupt: &Interrupt,
+    ) -> Result<(Id, Vec<String>)> {
+        match self.receive(input, several) {
             Ok(()) => self.publish(source, interrupt),
             Err(error) => {
                 // What is complete gets its name, for the next try.
@@ -171,9 +235,8 @@ impl Unpacker<'_> {
     }
 
     /// Reads the stream to its end.
-    fn receive(&mut self, stdin: OwnedFd, interrupt: &Interrupt) -> Result<()> {
-        let input = BufReader::with_capacity(256 << 10, Interruptible::new(stdin, interrupt));
-        let mut stream = tarball::Reader::new(input);
+    fn receive(&mut self, input: &mut (impl BufRead + Send), several: bool) -> Result<()> {
+        let mut stream = tarball::Reader::new(&mut *input);
         let mut count = 0;
         while let Some(entry) = stream.next_entry().map_err(reading)? {
             count += 1;
@@ -194,18 +257,18 @@ impl Unpacker<'_> {
         if count == 0 {
             return Err(Error::new("read", "stdin", "it is empty").hint("bocker-pull fetch writes what unpack reads"));
         }
-        // Tar pads with zeros; anything else is not part of the archive.
-        let mut rest = stream.into_inner();
+        // Tar pads with zeros; what comes then is the next archive, or not part of one.
         loop {
-            let bytes = rest.fill_buf().map_err(reading)?;
-            let length = bytes.len();
-            if bytes.iter().any(|b| *b != 0) {
-                return Err(Error::new("read", "stdin", "there is data after the end of the archive"));
-            }
-            if length == 0 {
+            let bytes = input.fill_buf().map_err(reading)?;
+            let zeros = bytes.iter().take_while(|b| **b == 0).count();
+            if bytes.is_empty() || zeros < bytes.len() && several {
+                input.consume(zeros);
                 return Ok(());
             }
-            rest.consume(length);
+            if zeros < bytes.len() {
+                return Err(Error::new("read", "stdin", "there is data after the end of the archive"));
+            }
+            input.consume(zeros);
         }
     }
 
@@ -476,14 +539,17 @@ impl Unpacker<'_> {
     }
 
     /// The image: a writable snapshot of the top layer, with its texts.
-    fn publish(mut self, source: Option<&str>, interrupt: &Interrupt) -> Result<Id> {
+    fn publish(mut self, source: Option<&str>, interrupt: &Interrupt) -> Result<(Id, Vec<String>)> {
         let incomplete = |what: String| Error::new("read", "stdin", format!("the image is incomplete: {what}"));
-        let (manifests, name) = self.index.take().ok_or_else(|| incomplete("no index.json".into()))?;
+        let (manifests, names) = self.index.take().ok_or_else(|| incomplete("no index.json".into()))?;
         if !self.layout {
             return Err(incomplete("no oci-layout".into()));
         }
-        let [listed] = manifests.as_slice() else {
-            return Err(Error::new("read", "index.json", format!("it lists {} images, not one", manifests.len())));
+        // One image with several names is listed once for each.
+        let listed = manifests.first().filter(|first| manifests.iter().all(|other| other.digest == first.digest));
+        let Some(listed) = listed else {
+            let error = Error::new("read", "index.json", format!("it lists {} images, not one", manifests.len()));
+            return Err(error.hint("bocker load takes several"));
         };
         let (digest, manifest) =
             self.manifest.take().ok_or_else(|| incomplete(format!("no manifest {}", listed.digest)))?;
@@ -513,11 +579,12 @@ impl Unpacker<'_> {
             let more = if self.dropped.len() > names.len() { ", …" } else { "" };
             let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
         }
+        let name = names.first().map(|name| complete(name).map_or_else(|| name.clone(), |name| name.familiar()));
         let source = source.map(str::to_owned).or(name).unwrap_or_else(|| digest.to_string());
         let source = printable(&source);
         if let Some(image) = there.into_iter().find(|image| self.store.text(*image, "source") == source.as_bytes()) {
             let _ = writeln!(io::stderr(), "bocker-store: {image} is {source} already");
-            return Ok(image);
+            return Ok((image, names));
         }
         self.sync(true)?;
         let top = self.chain.last();
@@ -537,7 +604,8 @@ impl Unpacker<'_> {
             ]);
             steps
         };
-        self.store.create(Kind::Image, (FIRST, LAST), self.explain, plan, |_, _| interrupt.check().map(|()| false))
+        let whole = |_: &Step, _: &Building<'_>| interrupt.check().map(|()| false);
+        Ok((self.store.create(Kind::Image, (FIRST, LAST), self.explain, plan, whole)?, names))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::holder::{HOLDER, Holder};
 use crate::import as copier;
 use crate::names;
 use crate::oci::{Config, plain_config};
+use crate::partials;
 use crate::reference::Reference;
 use crate::signal::Interrupt;
 use crate::store::{NEW, Step, Stopped, Store, joined, nested, no_such, short, to_nix};
@@ -479,7 +480,8 @@ fn for_terminal(bytes: &mut Vec<u8>, last: bool) -> String {
 pub(crate) fn gc(store: &Store, explain: Explain) -> Result<()> {
     let _whole = Uninterrupted::begin();
     let told = |name: &str| if explain.dry_run { Ok(()) } else { print(format!("{name}\n").as_bytes()) };
-    store.sweep(explain, told).map(drop)
+    store.sweep(explain, told)?;
+    partials::sweep(&store.path, explain, told)
 }
 
 #[cfg(test)]

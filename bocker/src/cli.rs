@@ -59,7 +59,7 @@ pub enum Command {
     /// Create an image from a tar archive of a root file system on stdin
     #[command(override_usage = "bocker import - [NAME] < ROOTFS.tar")]
     Import {
-        /// `-`: stdin, plain or by gzip; a directory, as for init
+        /// `-`: stdin, plain, by gzip or by zstd; a directory, as for init
         from: OsString,
         /// Its name
         name: Option<OsString>,
@@ -68,6 +68,21 @@ pub enum Command {
     Export {
         /// A container, or an image
         id: OsString,
+    },
+    /// Write images with their names as an archive that bocker load, docker load, skopeo and others read
+    Save {
+        /// Write to this file instead of stdout
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<OsString>,
+        /// The images, by id or name
+        #[arg(required = true)]
+        images: Vec<OsString>,
+    },
+    /// Read images with their names from an archive (docker save's, an oci-archive) or an OCI layout's directory
+    Load {
+        /// Read this file or directory instead of stdin
+        #[arg(long, short, value_name = "FILE")]
+        input: Option<OsString>,
     },
     /// List images
     Images {

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 
@@ -31,10 +32,12 @@ pub type Settings<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
     let failure = command.runs_a_command().then_some(125);
     let steps = match command {
-        Command::Pull { name, tag } => pull(name, tag),
+        Command::Pull { name, tag } => pull(name, tag, settings),
         Command::Init { directory } => init(directory),
         Command::Import { from, name } => import(from, name),
         Command::Export { id } => vec![Step::run(Tool::new(STORE, ["export", "--"]).and([id]))],
+        Command::Save { output, images } => vec![Step::run(save(output, images))],
+        Command::Load { input } => load(input),
         Command::Images { json } => list("images", json),
         Command::Ps { json } => list("ps", json),
         Command::Inspect { json, ids } => look("inspect", json, ids),
@@ -62,11 +65,20 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
     Ok(Plan { steps, env: Vec::new(), failure })
 }
 
-fn pull(name: OsString, tag: Option<OsString>) -> Vec<Step> {
+/// Where an interrupted pull's blobs wait for the next: beside the store, whose own path may not be there yet.
+fn cache(settings: Settings) -> OsString {
+    let root = settings("BOCKER_ROOT").unwrap_or_else(|| "/var/bocker".into());
+    // `x/` and `x` are one store.
+    let mut cache = Path::new(&root).components().collect::<PathBuf>().into_os_string();
+    cache.push(".cache");
+    cache
+}
+
+fn pull(name: OsString, tag: Option<OsString>, settings: Settings) -> Vec<Step> {
     let mut shown = OsString::from("--source=");
     shown.push(source(&name, tag.as_deref()));
     let manifest = Tool::new(PULL, ["manifest", "--"]).and([name]).and(tag);
-    let fetch = Tool::new(PULL, ["fetch"]);
+    let fetch = Tool::new(PULL, ["fetch", "--cache"]).and([cache(settings)]);
     let unpack = Tool::new(STORE, ["unpack", "--setup"]).and([shown]);
     let have = Tool::new(STORE, ["have"]);
     vec![
@@ -102,6 +114,16 @@ fn import(from: OsString, name: Option<OsString>) -> Vec<Step> {
     });
     let import = Tool::new(STORE, ["import", "--setup"]).and(source).and(["--"]).and([from]);
     vec![Step::capture("img", vec![import]), Step::Say(vec!["Created:".into(), Word::Var("img")])]
+}
+
+fn save(output: Option<OsString>, images: Vec<OsString>) -> Tool {
+    let output = output.map(|output| [OsString::from("--output"), output]);
+    Tool::new(STORE, ["save"]).and(output.into_iter().flatten()).and(["--"]).and(images)
+}
+
+fn load(input: Option<OsString>) -> Vec<Step> {
+    let archive = Tool::new(PULL, ["archive", "--"]).and([input.unwrap_or_else(|| "-".into())]);
+    vec![Step::pipe(vec![archive, Tool::new(STORE, ["load", "--setup"])])]
 }
 
 fn list(what: &str, json: bool) -> Vec<Step> {
@@ -287,8 +309,6 @@ fn ids(subnet: Option<&OsStr>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn words(words: &[&str]) -> Vec<OsString> {
@@ -361,6 +381,16 @@ bocker-cg exec "$id" -- bocker-net exec "$id" -- bocker-exec --die-with-parent -
                 .ends_with(":$PATH\nbocker-store rm --force -- ps_tools:1 || exit\necho Removed: ps_tools:1\n")
         );
         assert!(rm("ps_42045").contains("bocker-store rm --holder -- ps_42045"), "containers know no --force here");
+    }
+
+    #[test]
+    fn what_an_interrupted_pull_had_lies_beside_the_store() {
+        let pull = |env: &[_]| script(Command::Pull { name: "centos:7".into(), tag: None }, env);
+        for (root, cache) in [("", "/var/bocker.cache"), ("/srv/a b/", "'/srv/a b.cache'"), ("x//y", "x/y.cache")] {
+            let env = [("BOCKER_ROOT", root)];
+            let text = pull(if root.is_empty() { &[] } else { &env });
+            assert!(text.contains(&format!(" | bocker-pull fetch --cache {cache} | ")), "{text}");
+        }
     }
 
     #[test]

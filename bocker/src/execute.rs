@@ -45,6 +45,7 @@ const ENVIRONMENT: &[&str] = &[
     "no_proxy",
     "all_proxy",
     "SOURCE_DATE_EPOCH",
+    "TMPDIR",
 ];
 
 /// Carries out `plan` with the tools in the directory `tools`; the exit status.

@@ -60,8 +60,8 @@ test_export_through_gnu_tar_and_back() {
   rm tree/pipe-too && setfattr -x user.per%cent tree/dir
   touch -d '1969-12-31 23:59:58.5' tree/dir && touch -d '2038-01-19 03:14:08.000000001' tree
   tar -C tree --format=pax --sparse --xattrs --xattrs-include='*' --numeric-owner -cf b.tar .
-  gzip -k b.tar
-  for file in b.tar b.tar.gz; do
+  gzip -k b.tar && zstd -q b.tar
+  for file in b.tar b.tar.gz b.tar.zst; do
     three=$(bocker-store import --source three:1 - < "$file")
     is "$(listing "$BOCKER_ROOT/$three/rootfs")" "$(listing tree)" "from GNU tar, $file"
     bocker-store export three:1 > c.tar
@@ -187,6 +187,7 @@ test_import_of_bad_archives_leaves_nothing() {
   (cat good.tar; echo more) > more.tar && refused 'data after the end' more.tar
   xz -k good.tar && refused 'compressed by xz \(xz -dc \|' good.tar.xz
   gzip -kc good.tar | head -c 1000 > cut.gz && refused '' cut.gz
+  zstd -qc good.tar | head -c 1000 > cut.zst && refused '' cut.zst
   head -c 100000 /dev/urandom > noise && refused '' noise
   echo '<html>' > page && refused '' page
   tar -cf dots.tar -P ../"$(basename "$HOST_DIR")"/tree/file && refused "\\.\\." dots.tar

@@ -80,9 +80,10 @@ test_bad_registries_leave_nothing() {
   for name in 401 403 404 500 html lying-header endless announced-endless slow-body redirect-private wrong-config wrong-digest too-long \
     too-short announced-long announced-short endless-blob truncated blob-404; do
     fails 1 '^bocker-(pull|store): ' bocker pull "127.0.0.1:5001/$name"
-    # Layers that were right stay for another try, until gc.
+    # Layers that were right, and what had come of others, stay for another try, until gc.
     bocker gc >removed
-    unlike "$(cat removed)" '^[^l]' "what gc removed after $name"
+    unlike "$(grep -v "^$BOCKER_ROOT.cache/" removed)" '^[^l]' "what gc removed after $name"
+    [ ! -e "$BOCKER_ROOT.cache" ] || fail "left after $name: $(ls -A "$BOCKER_ROOT.cache")"
     is "$(census)" "$before" "after $name"
   done
   fails 1 "No image named '127.0.0.1:5001/good:none' exists" bocker pull 127.0.0.1:5001/good none
@@ -103,6 +104,52 @@ test_bad_registries_leave_nothing() {
   wait "$!" && fail "0" || is $? 143
   bocker gc >/dev/null
   is "$(census)" "$before" "after SIGTERM"
+}
+
+# Ended in the middle, by TERM or by KILL, a pull leaves beside the store what it had of a layer: the next asks for the rest.
+test_an_interrupted_pull_goes_on() {
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready &
+  eventually 10 grep -qs ready ready
+  bocker setup 2>/dev/null
+  has() { [ "$(stat -c %s "$BOCKER_ROOT.cache"/*.partial 2>/dev/null | tail -1)" = 100000 ]; }
+  interrupted() {
+    setsid bocker pull "127.0.0.1:5001/$2" >out 2>err &
+    group=$!
+    eventually 5 has
+    kill "-$1" -- "-$group"
+    wait "$group" || true
+    is "$(cat out)" ""
+  }
+  interrupted TERM half
+  big=$(basename "$BOCKER_ROOT.cache"/*.partial .partial)
+  : >requests
+  img=$(bocker pull 127.0.0.1:5001/half | sed 's/Created: //')
+  is "$(grep -c "/blobs/" requests)" 2 "the configuration, and the rest of the layer: $(cat requests)"
+  like "$(cat requests)" "/blobs/$big .*range=bytes=100000-[0-9]+$"
+  is "$(ls -A "$BOCKER_ROOT.cache")" ""
+  is "$(stat -c %a "$BOCKER_ROOT.cache")" 700
+  bocker rm "$img" >/dev/null
+  before=$(census)
+  # No room there is no reason to fail.
+  mount -t tmpfs -o size=64k,mode=700 small "$BOCKER_ROOT.cache"
+  img=$(bocker pull 127.0.0.1:5001/good | sed 's/Created: //')
+  is "$(ls -A "$BOCKER_ROOT.cache")" ""
+  umount "$BOCKER_ROOT.cache"
+  bocker rm "$img" >/dev/null
+  # Nobody goes on with it: gc takes it, but not while somebody is at it; and so does the undo.
+  setsid bocker pull 127.0.0.1:5001/half-again >out 2>err &
+  group=$!
+  eventually 5 has
+  is "$(bocker gc)" ""
+  has || fail "gc took what a pull was writing"
+  kill -KILL -- "-$group"
+  wait "$group" || true
+  eventually 5 sh -c "bocker gc | grep -qx '$BOCKER_ROOT.cache/$big.partial'"
+  [ ! -e "$BOCKER_ROOT.cache" ] || fail "the directory is still there"
+  is "$(census)" "$before" "after gc"
+  interrupted KILL half-more
+  bocker setup --undo
+  is "$(ls -d "$BOCKER_ROOT"* 2>/dev/null)" "" "what the undo left"
 }
 
 test_dry_run_of_pull_is_the_same() {

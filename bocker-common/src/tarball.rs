@@ -81,10 +81,11 @@ pub struct Reader<R> {
     /// Zeros that fill its last block.
     padding: u64,
     ended: bool,
+    marked: bool,
 }
 
 /// The error for what the archive should not hold.
-pub(crate) fn bad(reason: impl Into<String>) -> io::Error {
+pub fn bad(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.into())
 }
 
@@ -117,7 +118,12 @@ struct Sparse {
 impl<R: Read> Reader<R> {
     /// A reader from the first byte of an archive.
     pub fn new(inner: R) -> Self {
-        Self { inner, left: 0, padding: 0, ended: false }
+        Self { inner, left: 0, padding: 0, ended: false, marked: false }
+    }
+
+    /// Whether the end was a mark, two blocks of zeros. Without it the archive may have been cut off at an entry's boundary.
+    pub fn has_end_mark(&self) -> bool {
+        self.marked
     }
 
     /// The underlying reader, at the place reached.
@@ -189,7 +195,8 @@ impl<R: Read> Reader<R> {
         if bytes.iter().all(|b| *b == 0) {
             let mut second = [0; BLOCK];
             // The end mark is two blocks of zeros; one alone at the end of the file is tolerated by everybody.
-            if self.block(&mut second)? && second.iter().any(|b| *b != 0) {
+            self.marked = self.block(&mut second)?;
+            if second.iter().any(|b| *b != 0) {
                 return Err(bad("a block of zeros between entries"));
             }
             return Ok(None);
@@ -525,7 +532,7 @@ fn early() -> io::Error {
 }
 
 /// For messages: at most 200 bytes; control characters are escaped where the message is printed.
-pub(crate) fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     let cut = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
     if bytes.len() > 200 { cut + "…" } else { cut }
 }
@@ -577,12 +584,14 @@ fn time(text: &[u8]) -> Option<Time> {
     })
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+/// Pieces of archives, for tests.
+#[cfg(any(test, feature = "samples"))]
+#[allow(clippy::unwrap_used)]
+pub mod samples {
+    use super::{BLOCK, Header};
 
     /// A header block and the data after it.
-    pub(crate) fn raw(name: &[u8], kind: u8, link: &[u8], data: &[u8]) -> Vec<u8> {
+    pub fn raw(name: &[u8], kind: u8, link: &[u8], data: &[u8]) -> Vec<u8> {
         let mut header = Header::new_ustar();
         let bytes = header.as_mut_bytes();
         bytes[..name.len()].copy_from_slice(name);
@@ -603,7 +612,7 @@ pub(crate) mod tests {
     }
 
     /// PAX records before an entry.
-    pub(crate) fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
+    pub fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -616,6 +625,24 @@ pub(crate) mod tests {
             data.push(b'\n');
         }
         raw(b"pax", b'x', b"", &data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{pax, raw};
+    use super::*;
+
+    #[test]
+    fn an_end_without_its_mark_is_noticed() {
+        let file = raw(b"f", b'0', b"", &[0; 2048]);
+        for (zeros, marked) in [(0, false), (512, false), (1024, true), (10_240, true)] {
+            let mut archive = file.clone();
+            archive.resize(archive.len() + zeros, 0);
+            let mut reader = Reader::new(&archive[..]);
+            while reader.next_entry().unwrap().is_some() {}
+            assert_eq!(reader.has_end_mark(), marked, "{zeros} zeros after a file of zeros");
+        }
     }
 
     fn all(archive: &[u8]) -> io::Result<Vec<(Entry, Vec<u8>)>> {

@@ -1,0 +1,225 @@
+# bocker save and load, bocker-pull archive: images as archives, to and from others' tools, and archives that lie.
+# shellcheck shell=bash disable=SC2154 # repo: tests/lib.sh
+# shellcheck source=tests/system/export.sh
+source "$repo/tests/system/export.sh"
+
+copy() { skopeo copy -q --insecure-policy "$@"; }
+# id NAME: the image's
+id() { basename "$(bocker-store path -- "$1")"; }
+contents() { listing "$BOCKER_ROOT/$1/rootfs"; }
+# What the configuration says, but for the layers.
+told() { bocker inspect --json "$1" | jq -S '.config | del(.rootfs, .history)'; }
+# elsewhere COMMAND...: with another store, which is not there yet the first time
+elsewhere() { BOCKER_ROOT=$HOST_DIR/other "$@"; }
+
+# umoci's layout of one of everything, with layers that change it in every way, as NAME
+an_image() {
+  everything tree
+  # Where umoci itself loses what it was.
+  touch tree/hole
+  truncate -s 0 tree/sparse && truncate -s 1M tree/sparse && printf end >>tree/sparse
+  umoci init --layout layout >/dev/null
+  umoci new --image "layout:$1"
+  umoci insert --image "layout:$1" tree /
+  umoci insert --image "layout:$1" tree /again
+  umoci unpack --image "layout:$1" bundle
+  (
+    cd bundle/rootfs || exit
+    rm -r again/dir again/pipe && mkdir again/pipe && echo >again/pipe/in
+    rm -r a && ln -s b a
+    chown 7:8 file && chmod 2755 again/a && setfattr -n user.more -v x again/.dot
+    echo more >>setuid && rm again/file && mkdir -p "new/$(printf 'n%.0s' $(seq 200))"
+    touch -d '2001-02-03 04:05:06.789' again/a-b
+  )
+  umoci repack --image "layout:$1" bundle
+  umoci config --image "layout:$1" --config.cmd /bin/sh --config.env A=b --architecture amd64
+  rm -rf bundle
+}
+
+test_what_is_saved_is_loaded() {
+  an_image 12
+  bocker-pull archive layout | bocker-store load --setup >out 2>/dev/null
+  like "$(cat out)" '^Loaded image ID: img_[0-9]+$' "12 alone is no name"
+  img=$(sed 's/.*: //' out)
+  bocker tag "$img" debian:12
+  bocker tag "$img" localhost:5000/a/b:c
+  # One that was changed here, and one without layers.
+  ps=$(bocker-store snapshot debian:12)
+  rm -r "$BOCKER_ROOT/$ps/rootfs/again/a-b"
+  echo more | tee "$BOCKER_ROOT/$ps/rootfs/new/more" >"$BOCKER_ROOT/$ps/rootfs/file"
+  chmod 700 "$BOCKER_ROOT/$ps/rootfs/dir"
+  bocker commit "$ps" changed:1 >/dev/null
+  two=$(id changed:1)
+  three=$(bocker init tree 2>/dev/null | sed 's/Created: //')
+  bocker tag "$three" plain:3
+  sync
+  bocker save debian:12 "$img" changed:1 plain:3 >all.tar
+  bocker save -o again.tar debian:12 localhost:5000/a/b:c changed:1 plain:3
+  cmp all.tar again.tar
+  is "$(stat -c %a again.tar)" 600
+  is "$(tar -tf all.tar | grep -c blobs/)" $((3 * 2 + 3 + 1 + 1)) "layers that two images have are there once"
+  is "$(tar -tf all.tar | tail -1)" index.json
+  is "$(bocker --dry-run save debian:12 | sh | tar -tf - | wc -l)" 8
+  # Into another store, by a file that can be read anywhere and by a pipe.
+  for how in 'bocker load -i all.tar' 'cat all.tar | bocker load' 'bocker --dry-run load -i all.tar | sh'; do
+    elsewhere bocker setup --undo
+    elsewhere sh -c "$how" >out 2>err
+    is "$(cat out)" "Loaded image: debian:12
+Loaded image: localhost:5000/a/b:c
+Loaded image: changed:1
+Loaded image: plain:3" "$how"
+    like "$(cat err)" '^bocker-store: made the store .*$'
+    for image in "$img=debian:12" "$img=localhost:5000/a/b:c" "$two=changed:1" "$three=plain:3"; do
+      other=$(elsewhere id "${image#*=}")
+      is "$(elsewhere contents "$other")" "$(contents "${image%=*}")" "content of $image"
+      is "$(elsewhere told "$other")" "$(told "${image%=*}")" "configuration of $image"
+    done
+    is "$(elsewhere bocker-store fsck)" ""
+    # What was saved of what was loaded is the same.
+    elsewhere bocker save debian:12 localhost:5000/a/b:c changed:1 plain:3 | cmp - all.tar
+  done
+  # Loaded again it is there already; of one image the stream is what unpack reads.
+  is "$(elsewhere bocker load -i all.tar 2>/dev/null | wc -l)" 4
+  is "$(elsewhere bocker images | wc -l)" 5
+  is "$(elsewhere bocker load -i all.tar 2>&1 >/dev/null | grep -c already)" 3
+  new=$(bocker save changed:1 | elsewhere bocker-store unpack --source other:1)
+  is "$(elsewhere contents "$new")" "$(contents "$two")"
+  # A name that another image had moves.
+  bocker tag "$three" changed:1
+  bocker load -i all.tar >/dev/null 2>&1
+  is "$(contents "$(id changed:1)")" "$(contents "$two")"
+  elsewhere bocker setup --undo
+}
+
+test_saved_images_are_others_images() {
+  an_image 12
+  bocker-pull archive layout | bocker-store load --setup >out 2>/dev/null
+  img=$(sed 's/.*: //' out)
+  bocker tag "$img" debian:12
+  bocker save debian:12 >saved.tar
+  mkdir saved && tar -xf saved.tar -C saved
+  for from in oci-archive:saved.tar docker-archive:saved.tar; do
+    skopeo inspect "$from" >inspected
+    is "$(jq -r '.Os, .Architecture, (.Layers | length), .Env[0]' inspected | xargs)" "linux amd64 3 A=b" "$from"
+  done
+  # What umoci makes of it is what it makes of the original.
+  umoci raw unpack --image saved:debian:12 judge
+  umoci raw unpack --image layout:12 original
+  listing original >original.list
+  listing judge | diff - original.list
+  contents "$img" | diff - original.list
+  # And back from what skopeo makes of it, in both forms, and from a layout's directory.
+  copy oci-archive:saved.tar docker-archive:docker.tar:two:2
+  copy docker-archive:saved.tar oci-archive:oci.tar:three:3
+  copy oci:layout:12 docker-archive:original.tar:four:4
+  copy oci:layout:12 oci:five:five:5
+  for one in docker.tar=two:2 oci.tar=three:3 original.tar=four:4 five=five:5; do
+    is "$(bocker load -i "${one%=*}" 2>/dev/null)" "Loaded image: ${one#*=}"
+    contents "$(id "${one#*=}")" | diff - original.list
+    [ -d "${one%=*}" ] || is "$(bocker load <"${one%=*}" 2>/dev/null)" "Loaded image: ${one#*=}"
+  done
+  is "$(bocker images | wc -l)" 6
+  # A registry's image, through fetch: its manifest stays what it was.
+  manifest=$(sed -n 's/^.*"digest":"\(sha256:[0-9a-f]*\)".*/\1/p' five/index.json)
+  is "$(bocker-store cat five:5 manifest)" "$manifest"
+}
+
+# docker save's own forms, with layers by gzip, twice, as links, and everything in reverse.
+test_load_reads_every_form_of_docker_save() {
+  bocker setup 2>/dev/null
+  python3 "$repo/tests/archives.py" good .
+  for file in *.tar; do
+    for how in "bocker load -i $file" "bocker load <$file" "cat $file | bocker load"; do
+      is "$(sh -c "$how" 2>err)" "Loaded image: ${file%.tar}:1
+Loaded image: localhost:5000/${file%.tar}:1" "$how: $(cat err)"
+      is "$(cat "$BOCKER_ROOT/$(id "${file%.tar}:1")/rootfs/"{one,two})" "one
+two" "$file"
+    done
+  done
+}
+
+# Each is one line and status 1, and nothing is left: not in the store, not where files wait, whichever way it comes.
+test_archives_that_lie_leave_nothing() {
+  bocker setup 2>/dev/null
+  python3 "$repo/tests/archives.py" bad bad
+  mkdir waiting good
+  export TMPDIR=$PWD/waiting
+  python3 "$repo/tests/archives.py" good good
+  bocker-store init
+  bocker load -i good/new.tar >/dev/null
+  bocker rm new:1 localhost:5000/new:1 >/dev/null
+  before=$(census)
+  # refused FILE [REASON]: stdin and -i
+  refused() {
+    for how in 'bocker load -i "$1"' 'cat "$1" | bocker load'; do
+      status=0
+      timeout 60 bash -c "$how" - "$1" >out 2>err </dev/null || status=$?
+      is "$status $(wc -l <err) $(wc -c <out)" "1 1 0" "$how $1: $(cat err)"
+      like "$(cat err)" "^bocker-(pull|store): .*${2:-}" "$how $1"
+      is "$(ls -A waiting)" "" "after $1"
+    done
+    # What the store looked at was whole before: only a packed layer can still be wrong there.
+    bocker gc >/dev/null
+    is "$(census)" "$before" "after $1"
+  }
+  [ "$(ls bad | wc -l)" -gt 20 ] || fail "only $(ls bad)"
+  for file in bad/*; do refused "$file" "$(tr _ ' ' <<<"${file#*=}")"; done
+  for file in new old; do
+    size=$(stat -c %s "good/$file.tar")
+    # At every block's edge and beside it; the last 10 kB are padding.
+    for ((at = 0; at < size - 9216; at += 509)); do
+      head -c "$at" "good/$file.tar" >cut.tar
+      refused cut.tar
+    done
+  done
+  # Told to end while it waits for the rest, and while an image is made.
+  for how in 'cat good/new.tar | (head -c 4000; sleep 60) | bocker load' '(bocker-pull archive good/new.tar | head -c 4000; sleep 60) | bocker-store load'; do
+    setsid bash -c "$how" >out 2>err &
+    group=$!
+    sleep 0.5
+    is "$(cat out)" ""
+    kill -TERM -- "-$group"
+    wait "$group" || true
+    # It ends by itself, not when the kernel has got round to the rest of the group.
+    eventually 5 sh -c "! ps -o pid= -g $group | grep -q ."
+    bocker gc >/dev/null
+    is "$(census) $(ls -A waiting)" "$before " "after SIGTERM to $how"
+  done
+  # Too much to wait for, and no place to wait in.
+  fails 1 'more than 5000 bytes' sh -c "cat good/new.tar | bocker-pull archive --keep-max 5000 >out"
+  fails 1 '(No such file|none)' sh -c "cat good/new.tar | TMPDIR=$PWD/none bocker load"
+  mount -t tmpfs -o size=4k small waiting
+  fails 1 'write a temporary file: No space left on device \(TMPDIR' sh -c "cat good/new.tar | bocker load"
+  umount waiting
+  fails 1 'read none.tar: No such file' bocker load -i none.tar
+  fails 1 'compressed by gzip \(gzip -dc \|' sh -c 'gzip -c good/new.tar | bocker load'
+  fails 1 'neither an archive of docker save, nor an OCI layout' bocker load -i waiting
+  is "$(census)" "$before"
+}
+
+test_save_writes_whole_archives_or_says_so() {
+  everything tree
+  img=$(bocker init tree 2>/dev/null | sed 's/Created: //')
+  # An image without a name has its id only.
+  bocker save "$img" | bocker load >out
+  like "$(cat out)" '^Loaded image ID: img_[0-9]+$'
+  bocker rm "$(sed 's/.*: //' out)" >/dev/null
+  before=$(census)
+  fails 1 "^bocker-store: No image named 'none:1' exists" sh -c "bocker save $img none:1 >out"
+  fails 1 "^bocker-store: No image named 'none:1' exists" bocker save -o none.tar none:1
+  [ ! -e none.tar ] || fail "a file for nothing"
+  fails 1 '^bocker-store: write stdout: No space left' sh -c "bocker save $img >/dev/full"
+  mkdir small && mount -t tmpfs -o size=100k small small
+  fails 1 'No space left' bocker save -o small/x.tar "$img"
+  is "$(ls -A small)" ""
+  umount small
+  is "$(bocker save "$img" 2>err | head -c 100 | wc -c) $(cat err)" "100 "
+  fails 1 '^bocker-store: stdout is a terminal' sh -c "script -qec 'bocker save $img' /dev/null </dev/null | tr -d '\r' >&2; exit 1"
+  fails 1 '^bocker-pull: archive: stdin is a terminal' sh -c "script -qec 'bocker load' /dev/null </dev/null | tr -d '\r' >&2; exit 1"
+  # A name that a layer cannot hold: who reads the stream is told that it ends, and has nothing.
+  mkdir "$BOCKER_ROOT/$img/rootfs/dir/.wh.x"
+  fails 1 "^bocker-store: save 'dir/.wh.x': in a layer such a name hides another" sh -c "bocker save $img | bocker load"
+  bocker gc >/dev/null
+  rmdir "$BOCKER_ROOT/$img/rootfs/dir/.wh.x"
+  is "$(census)" "$before"
+}
