@@ -139,8 +139,8 @@ impl Stream {
             Ok(length) => self.start += length,
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(errno) => {
-                // Whoever writes next learns it as it would without us, from the closed pipe: EPIPE, and SIGPIPE, which
-                // the kernel keeps from a process 1 (see Supervisor::pipe_broke).
+                // EPIPE: whoever writes next learns it as it would without us, from the pipe that is closed then, and by
+                // SIGPIPE, which the kernel keeps from a process 1 (see Supervisor::pipe_broke).
                 self.broken = Some(errno);
                 self.start = self.end;
                 if errno != Errno::EPIPE {

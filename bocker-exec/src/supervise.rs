@@ -164,11 +164,16 @@ impl Supervisor {
                     match ready {
                         true if stream.is_full() => {
                             stream.drain();
-                            if stream.broken().is_some() {
-                                if self.first && payload.status.is_none() {
-                                    payload.pipe_broke();
+                            match stream.broken() {
+                                Some(Errno::EPIPE) => {
+                                    if self.first && payload.status.is_none() {
+                                        payload.pipe_broke();
+                                    }
+                                    stream.close();
                                 }
-                                stream.close();
+                                // Lost, which is no reader's wish: the payload goes on, and the log has the rest.
+                                Some(_) => stream.abandon(),
+                                None => {}
                             }
                         }
                         true => stream.fill(log),
