@@ -187,7 +187,8 @@ fn reason(error: &cgroups_rs::error::Error) -> Reason {
     wrapped(error).map_or_else(|| Reason::from(error.to_string()), Reason::from)
 }
 
-const PROCESSES: &str = "cgroup.procs";
+/// The file that lists the processes of a cgroup itself.
+pub(crate) const PROCESSES: &str = "cgroup.procs";
 /// Version 2, Linux 5.14.
 const KILL: &str = "cgroup.kill";
 

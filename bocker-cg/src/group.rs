@@ -133,7 +133,7 @@ pub(crate) fn is_inhabited(layout: &Layout, id: Id) -> Result<bool> {
         for dir in layout.dirs(id) {
             leaves_first(&dir, &mut files)?;
         }
-        files.iter_mut().for_each(|dir| dir.push("cgroup.procs"));
+        files.iter_mut().for_each(|dir| dir.push(act::PROCESSES));
     }
     for file in files {
         match std::fs::read_to_string(&file) {

@@ -78,7 +78,7 @@ impl Uninterrupted {
     }
 
     /// One of them that has come meanwhile: it ends the tool when this value is dropped.
-    pub fn is_told_to_end(&self) -> Option<Signal> {
+    fn is_told_to_end(&self) -> Option<Signal> {
         let pending = sys::pending()?;
         self.held.iter().find(|signal| pending.contains(*signal))
     }
