@@ -309,7 +309,7 @@ impl Fetch {
         drop(permit);
         bar.finish();
         self.my_turn(turn).await;
-        outlet.catch_up().await?;
+        outlet.catch_up(outlet.stored).await?;
         outlet.remove();
         self.next_turn();
         Ok(())
@@ -347,6 +347,7 @@ enum Store {
 impl Outlet<'_> {
     async fn put(&mut self, piece: &[u8]) -> Result<()> {
         let now = self.straight && self.fetch.turn.get() == self.turn;
+        let before = self.stored;
         if !now || matches!(self.store, Store::Kept(_)) {
             match self.store(piece) {
                 Ok(()) if !now => return Ok(()),
@@ -354,19 +355,16 @@ impl Outlet<'_> {
                 // No room for what comes early is no reason to stop: it waits for its turn.
                 Err(_) if self.straight => {
                     self.fetch.my_turn(self.turn).await;
-                    self.catch_up().await?;
+                    self.catch_up(before).await?;
                     self.remove();
                     self.store = Store::None;
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.catch_up().await?;
-        let stored = matches!(self.store, Store::Kept(_));
-        if !stored {
-            self.fetch.send(Piece::Bytes(piece.to_vec())).await?;
-            self.sent = self.sent.map(|sent| sent + piece.len() as u64);
-        }
+        self.catch_up(before).await?;
+        self.fetch.send(Piece::Bytes(piece.to_vec())).await?;
+        self.sent = self.sent.map(|sent| sent + piece.len() as u64);
         Ok(())
     }
 
@@ -394,8 +392,8 @@ impl Outlet<'_> {
         }
     }
 
-    /// Sends what the store has and the stream has not.
-    async fn catch_up(&mut self) -> Result<()> {
+    /// Sends what the stream has not of the store's first `all` bytes.
+    async fn catch_up(&mut self, all: u64) -> Result<()> {
         let mut sent = match self.sent {
             Some(sent) => sent,
             None => {
@@ -408,8 +406,8 @@ impl Outlet<'_> {
             Store::None => return Ok(()),
             Store::Unnamed(file) | Store::Kept(Partial { file, .. }) => file,
         };
-        while sent < self.stored {
-            let mut bytes = vec![0; CHUNK.min((self.stored - sent) as usize)];
+        while sent < all {
+            let mut bytes = vec![0; CHUNK.min((all - sent) as usize)];
             file.read_exact_at(&mut bytes, sent).map_err(|e| Error::new("read", "what was fetched before", e))?;
             sent += bytes.len() as u64;
             self.fetch.send(Piece::Bytes(bytes)).await?;
