@@ -13,6 +13,7 @@ use crate::layout::MARKER;
 use crate::manifest;
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::registry::proxied;
 
 /// A place that the shell may ask, with what it needs there.
 #[derive(Debug, Clone)]
@@ -36,9 +37,7 @@ pub(crate) fn places(endpoints: &[Endpoint], config: &Config, explain: Explain) 
     if !explain.explain && !explain.dry_run {
         return Ok(Vec::new());
     }
-    let proxied = ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let proxied = proxied();
     let place = |(at, endpoint): (usize, &Endpoint)| {
         let mark = if at + 1 == endpoints.len() { String::new() } else { (at + 1).to_string() };
         let mut options = String::new();

@@ -95,6 +95,16 @@ test_pull_from_a_real_registry() {
   done
   rm -rf oci && skopeo copy -q --insecure-policy oci-archive:image.tar oci:oci:image && umoci unpack --rootless --image oci:image bundle
   is "$(sha256sum < bundle/rootfs/two/big)" "$(sha256sum < two/big)"
+  # Straight to a directory it is a layout as skopeo and umoci know one, and we: what goes in by a pipe comes out.
+  mkdir dir
+  bocker-pull manifest 127.0.0.1:5000/group/oci:7 | bocker-pull fetch | tar -C dir -x
+  is "$(umoci list --layout dir)" 127.0.0.1:5000/group/oci
+  is "$(skopeo inspect oci:dir:127.0.0.1:5000/group/oci | jq -c .Layers)" "$(skopeo inspect --tls-verify=false docker://127.0.0.1:5000/group/oci:7 | jq -c .Layers)"
+  umoci raw unpack --rootless --image dir:127.0.0.1:5000/group/oci raw
+  is "$(sha256sum < raw/two/big)" "$(sha256sum < two/big)"
+  bocker-pull archive dir >again.tar
+  tar -C dir -c . | bocker-pull archive | cmp - again.tar
+  is "$(tar xOf again.tar --wildcards 'blobs/*' | sha256sum)" "$(bocker-pull manifest 127.0.0.1:5000/group/oci:7 | bocker-pull fetch | tar xO --wildcards 'blobs/*' | sha256sum)"
   # Layers in zstd pass as they are.
   skopeo copy -q --insecure-policy --dest-decompress oci:layout:image dir:plain
   skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd dir:plain dir:packed
@@ -492,6 +502,8 @@ evil_over_tls() {
   : > cdn
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 8443 requests cdn.test:8444 cert.pem key.pem >registry.ready &
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 8444 cdn - cert.pem key.pem >cdn.ready &
+  # shellcheck disable=SC2034 # for those that source this
+  cdn=$!
   eventually 20 grep -qs ready registry.ready
   eventually 20 grep -qs ready cdn.ready
 }
