@@ -31,7 +31,7 @@ SCHEME = "https" if TLS else "http"
 LOGIN = "Basic " + base64.b64encode(b"user:secret").decode()
 IDENTITY = "identity/secret+x="
 OCI = "application/vnd.oci.image."
-counts = {}
+counts, firsts = {}, {}
 lock = threading.Lock()
 both, second = threading.Barrier(2), threading.Event()
 
@@ -205,11 +205,16 @@ class Registry(http.server.BaseHTTPRequestHandler):
         # The last two end with the connection, without a word on their length.
         return self.answer(200, body, headers, length=how not in ("cut", "more"))
 
+    def is_out(self, repo):
+        """The first time; with 503-wait for longer than whoever does not wait as it says would try."""
+        first, now = firsts.setdefault(repo, time.monotonic()), time.monotonic()
+        return self.times(repo) <= 1 or repo.endswith("503-wait") and now - first < 1.7
+
     def out(self, how, data, headers=()):
         """No answer, half of one, or another one, as `how` says; the connection ends where it does."""
         status = {"500": 500, "502": 502, "503": 503, "504": 504, "429": 429, "503-wait": 503}.get(how)
         if status:
-            return self.error(status, "wait", [("Retry-After", "1")] if how in ("429", "503-wait") else [])
+            return self.error(status, "wait", [("Retry-After", {"429": "1", "503-wait": "2"}[how])] if how in ("429", "503-wait") else [])
         self.close_connection = True
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers)
         whole = f"{head}\r\n".encode() + data
@@ -267,6 +272,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
         repo, kind, name = "/".join(parts[2:-2]), parts[-2], parts[-1]
         if repo.startswith("outage/token/") and auth != "Bearer secret-out":
             return self.challenge(f"{here}/token/{repo}?a=b")
+        # Nobody is to have a connection left.
+        self.close_connection |= repo == "goes-away"
         if repo == "token-at-cdn":
             return self.challenge(f"https://{OTHER}/token/{repo}")
         if repo == "realm":
@@ -350,7 +357,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.drip()
         if repo.startswith("outage/token/"):
             data = json.dumps({"token": "secret-out"}).encode()
-            return self.out(repo.split("/")[2], data) if self.times(repo, "token") <= 1 else self.answer(200, data)
+            return self.out(repo.split("/")[2], data) if self.is_out(repo) else self.answer(200, data)
         if urllib.parse.parse_qs(query) != {"a": ["b"], "service": ["evil"], "scope": [f"repository:{repo}:pull"]}:
             return self.error(400, "bad query " + query)
         key = "access_token" if repo == "expires" else "token"
@@ -390,7 +397,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.error(404, "manifest unknown")
         headers = [("Content-Type", json.loads(data).get("mediaType", OCI + "manifest.v1+json")),
                    ("Docker-Content-Digest", digest(data))]
-        if repo.startswith("outage/manifest/") and self.times(repo) <= 1:
+        if repo.startswith("outage/manifest/") and self.is_out(repo):
             return self.out(repo.split("/")[2], data, headers)
         if repo.startswith("bend/"):
             part, how = repo.split("/")[1:]
@@ -456,7 +463,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo.startswith("bend/"):
             kind, how = repo.split("/")[1:]
             return self.bent(data, how if kind == part else "none")
-        if repo.startswith(f"outage/{part}/") and self.times(repo) <= 1:
+        if repo.startswith(f"outage/{part}/") and self.is_out(repo):
             return self.out(repo.split("/")[2], data)
         if repo.startswith("steps") and name != BIG:
             self.sent(data)
@@ -495,7 +502,6 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo.startswith("outage/") and start:
             return self.answer(206, part, [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")])
         if repo == "goes-away" and self.times(repo) <= 1:
-            self.close_connection = True
             self.answer(200, data[:100_000], [("Content-Length", str(len(data)))])
             return threading.Thread(target=self.server.shutdown).start()
         if repo in ("steps", "steps-down"):
