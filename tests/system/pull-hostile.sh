@@ -27,7 +27,11 @@ two" "$name"
     like "$(cat "$said.err")" "^bocker-(pull|store): .*${2:-}" "$1"
     echo "$1" >>tried
   }
-  each() { for how in flipped shorter longer empty other zeros packed cut more; do wrong "bend/$1/$how${2:-}"; done; }
+  each() {
+    for how in shorter longer empty other packed cut more; do wrong "bend/$1/$how${2:-}"; done
+    # Of the right length: it is bocker-pull that says so, before bocker-store looks once more.
+    for how in flipped zeros; do wrong "bend/$1/$how${2:-}" 'what came is sha256:'; done
+  }
   jobs=()
   # Where the length is only known at the end, a blob that is too short is asked for again and again.
   each first & jobs+=($!)
