@@ -104,11 +104,13 @@ LAYERS_100K = MANIFEST[:MANIFEST.index(b'"layers"')] + b'"layers": [' + b", ".jo
 ENTRIES = index_of(*[platform(MANIFEST, f"a{n}") for n in range(15_000)])
 IDS_100K = CONFIG.replace(b'"diff_ids": [', b'"diff_ids": [' + b'"sha256:0", ' * 100_000)
 MANY_IDS = manifest_of(IDS_100K)
+# A layer that is said to lie elsewhere, as foreign layers did.
+FOREIGN = manifest_of().replace(digest(LAYERS[1]).encode() + b'"', digest(LAYERS[1]).encode() + f'", "urls": ["https://{OTHER}/cdn/{digest(LAYERS[1])}"]'.encode())
 # Repository: what its tag names, where that is not MANIFEST.
 TAGS = {"index": INDEX, "nested": NESTED, "no-platform": NO_PLATFORM, "docker": DOCKER, "schema1": SCHEMA1, "zstd": ZSTD,
         "artifact": ARTIFACT, "attestation": PROVENANCE, "sha512": SHA512, "signed": SIGNED, "chart": CHART,
         "both": BOTH, "good/2": TWICE, "fewer-layers": FEWER, "record-in-type": HOSTILE,
-        "wrong-diff": manifest_of(SWAPPED), "entry-called-index": CALLED_INDEX,
+        "wrong-diff": manifest_of(SWAPPED), "urls": FOREIGN, "entry-called-index": CALLED_INDEX,
         "bend/index/none": INDEX, "bend/entry/none": INDEX,
         "key-twice": MANIFEST.replace(b'"layers":', b'"layers": [], "layers":'),
         "digest-twice": MANIFEST.replace(b'"digest":', b'"digest": "sha256:0", "digest":'),
@@ -457,7 +459,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
 
     def blob(self, repo, name):
         data = BLOBS.get(name)
-        if data is None or repo == "blob-404" and name == BIG:
+        if data is None or repo in ("blob-404", "urls") and name == BIG:
             return self.error(404, "blob unknown")
         part = PARTS.get(name)
         if repo.startswith("bend/"):

@@ -235,6 +235,8 @@ pub fn check_config(bytes: &[u8], layers: usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Image;
+    use crate::reference::Reference;
     use crate::testing::Noise;
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -398,9 +400,31 @@ mod tests {
         for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/manifest").into()) {
             assert_eq!(parse(&bytes, None).is_ok(), good, "{file}: {:?}", parse(&bytes, None));
             for near in corpus::near(&bytes, 500) {
-                if let Ok(Document::Manifest(image)) = parse(&near, None) {
-                    assert!(image.layers.iter().all(|layer| LAYERS.contains(&layer.media_type.as_str())), "{file}");
+                match parse(&near, None) {
+                    Ok(Document::Manifest(image)) => {
+                        assert!(image.layers.iter().all(|layer| LAYERS.contains(&layer.media_type.as_str())), "{file}");
+                        assert!(CONFIGS.contains(&image.config.media_type.as_str()), "{file}");
+                        // What comes through goes through a pipe as it is.
+                        let name = Reference::parse("h.example/a", None).unwrap();
+                        let sent = Image::new(&name, near.clone(), image.clone()).unwrap().write();
+                        assert_eq!(Image::read(sent.as_bytes()).unwrap().manifest, image, "{file}");
+                        // And it is no index, whoever calls it one.
+                        assert!(parse(&near, Some(OCI_INDEX)).is_err(), "{file}");
+                    }
+                    Ok(Document::Index(index)) => {
+                        if let Ok(chosen) = index.choose(&"linux/amd64".parse().unwrap()) {
+                            assert!(chosen.size <= SIZE_MAX && ACCEPT.contains(&chosen.media_type.as_str()), "{file}");
+                        }
+                        assert!(parse(&near, Some(OCI_MANIFEST)).is_err(), "{file}");
+                    }
+                    Err(_) => {}
                 }
+            }
+        }
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/config").into()) {
+            assert_eq!(check_config(&bytes, 2).is_ok(), good, "{file}: {:?}", check_config(&bytes, 2));
+            for near in corpus::near(&bytes, 500) {
+                assert!(check_config(&near, 2).is_err() || check_config(&near, 3).is_err(), "{file}");
             }
         }
     }

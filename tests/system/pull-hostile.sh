@@ -85,6 +85,10 @@ PY
   done
   is "$(grep -c '^GET /v2/realm' requests) $(grep -c '^GET /v2/goto' requests)" "$count $count" "each was asked once"
   is "$(cat cdn)" "" "requests to the other port"
+  # Where a manifest says that a layer lies is nothing that we ask.
+  bocker-pull manifest registry.test:8443/urls >records
+  fails 1 '404 Not Found: blob unknown$' sh -c 'bocker-pull fetch <records >image.tar'
+  is "$(cat cdn)" ""
   # By its name, with a certificate, it is another registry's host.
   pulls registry.test:8443/bearer-cdn
   like "$(cat cdn)" '^GET /cdn/sha256'
