@@ -573,8 +573,13 @@ impl Registry {
         if let Some(inside) = causes(error).find_map(|cause| cause.downcast_ref::<origin::Inside>()) {
             return Failure::Refused(inside.to_string());
         }
-        // Nobody listens, or there is no such host: that does not pass in a second, unless it has just begun.
-        Failure::Broken { reason: root(error), passing: !error.is_connect() || self.met.get() }
+        // Nobody listens, there is no such host, or its certificate is wrong: that does not pass in a second; unless it is the
+        // network's word on a registry that has just answered.
+        let kernel = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error().is_some())
+        };
+        let passing = !error.is_connect() || self.met.get() && causes(error).any(kernel);
+        Failure::Broken { reason: root(error), passing }
     }
 }
 
