@@ -571,6 +571,8 @@ while True:
     if TLS:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*TLS)
+        # Whoever offers HTTP/2 gets it, which is not spoken here.
+        context.set_alpn_protocols(["h2", "http/1.1"])
         for path in AUTHORITY:
             context.load_verify_locations(path)
             context.verify_mode = ssl.CERT_REQUIRED
