@@ -291,11 +291,11 @@ class Registry(http.server.BaseHTTPRequestHandler):
             chunked = ok + b"Transfer-Encoding: chunked\r\n"
             return self.raw(*{
                 "drip-head": (ok + b"X: ", b"x", 0.5), "header": (ok + b"X: ", page), "headers": (ok, b"X: y\r\n" * 1000),
-                "status": (b"HTTP/1.1 200 ", page), "interim": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100, 0.001),
-                "chunk-size": (chunked + b"\r\n", b"0" * 8000, 0.001), "chunk-extension": (chunked + b"\r\n1;", page),
+                "status": (b"HTTP/1.1 200 ", page), "interim": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20, 0.002),
+                "chunk-size": (chunked + b"\r\n", b"0" * 500, 0.002), "chunk-extension": (chunked + b"\r\n1;", page),
                 "chunk-huge": (chunked + b"\r\nffffffffffffffff\r\n", page), "trailers": (
                     chunked + b"\r\n2\r\n{}\r\n0\r\n", b"X: y\r\n" * 1000), "chunks": (
-                    chunked + b"\r\n", b"1\r\n \r\n" * 100, 0.001),
+                    chunked + b"\r\n", b"1\r\n \r\n" * 100, 0.002),
                 # The frame that begins HTTP/2, then empty DATA frames.
                 "h2": (b"\0\0\0\4\0\0\0\0\0", b"\0\0\0\0\0\0\0\0\1" * 1000), "noise": (b"", bytes(range(256)) * 30),
             }[repo.removeprefix("raw/")])
