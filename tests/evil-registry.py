@@ -467,7 +467,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.bent(data, how if kind == part else "none")
         if repo.startswith(f"outage/{part}/") and self.is_out(repo):
             return self.out(repo.split("/")[2], data)
-        if repo.startswith("steps") and name != BIG:
+        if repo.startswith("portions") and name != BIG:
             self.sent(data)
         if repo == "redirect":
             return self.answer(307, b"", [("Location", f"/cdn/{name}")])
@@ -506,14 +506,14 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo == "goes-away" and self.times(repo) <= 1:
             self.answer(200, data[:100_000], [("Content-Length", str(len(data)))])
             return threading.Thread(target=self.server.shutdown).start()
-        if repo in ("steps", "steps-down"):
+        if repo in ("portions", "portions-down"):
             # 50,000 bytes more each time, then nothing; or the connection ends.
             step = part[:50_000] if self.times(repo) <= 5 else part
             self.sent(step, start)
             self.close_connection = True
             headers = [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")] if start else []
             self.answer(206 if start else 200, step, [("Content-Length", str(len(part))), *headers])
-            return self.hang() if repo == "steps" and step != part else None
+            return self.hang() if repo == "portions" and step != part else None
         if repo.startswith("half") and self.times(repo) <= 1:
             self.answer(200, data[:100_000], [("Content-Length", str(len(data)))])
             return self.hang()

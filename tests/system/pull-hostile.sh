@@ -271,7 +271,7 @@ test_what_was_fetched_is_not_fetched_again() {
   before=$(census)
   has() { [ "$(stat -c %s "$BOCKER_ROOT.cache"/*.partial 2>/dev/null | sort -n | tail -1)" = "$1" ]; }
   for step in 1 2 3 4 5; do
-    setsid bocker pull "$evil/steps" >out 2>err &
+    setsid bocker pull "$evil/portions" >out 2>err &
     group=$!
     eventually 5 has $((step * 50000))
     # The first time the lower layer, which has come, is kept; a KILL then would lose it.
@@ -279,16 +279,16 @@ test_what_was_fetched_is_not_fetched_again() {
     kill -$signal -- "-$group"
     wait "$group" 2>/dev/null || true
   done
-  img=$(bocker pull "$evil/steps" | sed 's/Created: //')
+  img=$(bocker pull "$evil/portions" | sed 's/Created: //')
   sent() { awk -v path="/v2/$1/" '$1 == "SENT" && index($2, path) == 1 { sum += $4 } END { print sum }' requests; }
   # The configuration is small, and each pull asks for it.
   small=$(awk -F'\t' '$1 == "config" { print $4 }' records)
-  is "$(sent steps)" $((sum + 5 * small)) "bytes sent"
+  is "$(sent portions)" $((sum + 5 * small)) "bytes sent"
   bocker rm "$img" >/dev/null
   # Four tries in one pull, the other two in the next.
-  fails 1 "it ends after 200000 of $big bytes" bocker pull "$evil/steps-down"
-  img=$(bocker pull "$evil/steps-down" | sed 's/Created: //')
-  is "$(sent steps-down)" $((sum + small)) "bytes sent"
+  fails 1 "it ends after 200000 of $big bytes" bocker pull "$evil/portions-down"
+  img=$(bocker pull "$evil/portions-down" | sed 's/Created: //')
+  is "$(sent portions-down)" $((sum + small)) "bytes sent"
   bocker rm "$img" >/dev/null
   is "$(ls -A "$BOCKER_ROOT.cache")" ""
   bocker gc >/dev/null
