@@ -288,9 +288,11 @@ done"#,
 
 /// The records of the manifest in `$m`.
 pub(crate) fn records(reference: &Reference, temporary: &str) -> String {
+    let tag =
+        reference.logical_tag().map(|name| format!("\nprintf 'name\\t%s\\n' {}", quote(name))).unwrap_or_default();
     format!(
         r#"digest=sha256:$(sha256sum < "$m" | cut -d' ' -f1)
-printf 'image\t%s@%s\n' {name} "$digest"
+printf 'image\t%s@%s\n' {name} "$digest"{tag}
 printf 'manifest\t%s\t%s\t%s\t%s\n' "$(jq -r '.mediaType // "application/vnd.oci.image.manifest.v1+json"' "$m")" "$digest" "$(wc -c < "$m")" "$(base64 -w 0 "$m")"
 jq -r '(["config"] + (.config | [.mediaType, .digest, .size])), (.layers[] | ["layer", .mediaType, .digest, .size]) | @tsv' "$m"
 echo end

@@ -98,11 +98,12 @@ test_pull_from_a_real_registry() {
   # Straight to a directory it is a layout as skopeo and umoci know one, and we: what goes in by a pipe comes out.
   mkdir dir
   bocker-pull manifest 127.0.0.1:5000/group/oci:7 | bocker-pull fetch | tar -C dir -x
-  is "$(umoci list --layout dir)" 127.0.0.1:5000/group/oci
-  is "$(skopeo inspect oci:dir:127.0.0.1:5000/group/oci | jq -c .Layers)" "$(skopeo inspect --tls-verify=false docker://127.0.0.1:5000/group/oci:7 | jq -c .Layers)"
-  umoci raw unpack --rootless --image dir:127.0.0.1:5000/group/oci raw
+  is "$(umoci list --layout dir)" 127.0.0.1:5000/group/oci:7
+  is "$(skopeo inspect oci:dir:127.0.0.1:5000/group/oci:7 | jq -c .Layers)" "$(skopeo inspect --tls-verify=false docker://127.0.0.1:5000/group/oci:7 | jq -c .Layers)"
+  umoci raw unpack --rootless --image dir:127.0.0.1:5000/group/oci:7 raw
   is "$(sha256sum < raw/two/big)" "$(sha256sum < two/big)"
   bocker-pull archive dir >again.tar
+  is "$(tar xOf again.tar index.json | jq -r '.manifests[].annotations[]')" 127.0.0.1:5000/group/oci:7 "the name that it was asked for by"
   tar -C dir -c . | bocker-pull archive | cmp - again.tar
   is "$(tar xOf again.tar --wildcards 'blobs/*' | sha256sum)" "$(bocker-pull manifest 127.0.0.1:5000/group/oci:7 | bocker-pull fetch | tar xO --wildcards 'blobs/*' | sha256sum)"
   # Layers in zstd pass as they are.
