@@ -5,7 +5,7 @@ usage: evil-registry.py ADDRESS PORT LOG [OTHER] [CERTIFICATE KEY [AUTHORITY]]
 
 LOG gets a line for each request: METHOD PATH auth=… range=…, and for some bodies how much of them went out. OTHER
 (host:port) is where it points when it is to point elsewhere. The repository `good` is honest; `good/2` is one with two equal layers.
-With AUTHORITY, whoever asks has to have a certificate of that. Prints "ready" once it listens.
+With AUTHORITY, whoever asks has to have a certificate of that; with $OFFER_H2, it offers HTTP/2, which it does not speak. Prints "ready" once it listens.
 """
 import base64
 import gzip
@@ -13,6 +13,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import socket
 import ssl
 import struct
@@ -97,11 +98,12 @@ HOSTILE = manifest_of().replace(b"+gzip", b"\\nend\\n")
 SWAPPED = json.dumps({"rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar, _ in TARS[::-1]]}}).encode()
 CALLED_INDEX = index_of(platform(MANIFEST, "amd64", "index.v1+json"), platform(MANIFEST, "arm64", "index.v1+json"))
 BIG_LINE = f'"size": {len(LAYERS[1])}'.encode()
-# As large as a manifest may be, and more: layers, entries of an index, brackets.
+# As large as a manifest may be, and more: layers, entries of an index. Made when they are asked for.
 LAYER_LINE = json.dumps(descriptor("layer.v1.tar+gzip", LAYERS[0])).encode()
-LAYERS_30K = MANIFEST[:MANIFEST.index(b'"layers"')] + b'"layers": [' + b", ".join([LAYER_LINE] * 20_000) + b"]}"
-LAYERS_100K = MANIFEST[:MANIFEST.index(b'"layers"')] + b'"layers": [' + b", ".join([LAYER_LINE] * 100_000) + b"]}"
-ENTRIES = index_of(*[platform(MANIFEST, f"a{n}") for n in range(15_000)])
+BEFORE_LAYERS = MANIFEST[:MANIFEST.index(b'"layers"')]
+LARGE = {"many-layers": lambda: BEFORE_LAYERS + b'"layers": [' + b", ".join([LAYER_LINE] * 20_000) + b"]}",
+         "100k-layers": lambda: BEFORE_LAYERS + b'"layers": [' + b", ".join([LAYER_LINE] * 100_000) + b"]}",
+         "many-entries": lambda: index_of(*[platform(MANIFEST, f"a{n}") for n in range(15_000)])}
 IDS_100K = CONFIG.replace(b'"diff_ids": [', b'"diff_ids": [' + b'"sha256:0", ' * 100_000)
 MANY_IDS = manifest_of(IDS_100K)
 # A layer that is said to lie elsewhere, as foreign layers did.
@@ -118,7 +120,7 @@ TAGS = {"index": INDEX, "nested": NESTED, "no-platform": NO_PLATFORM, "docker": 
         "huge-size": MANIFEST.replace(BIG_LINE, b'"size": 18446744073709551615'),
         "huger-size": MANIFEST.replace(BIG_LINE, b'"size": 18446744073709551616'),
         "large-config": MANIFEST.replace(f'"size": {len(CONFIG)}'.encode(), b'"size": 1099511627776'),
-        "many-layers": LAYERS_30K, "100k-layers": LAYERS_100K, "many-entries": ENTRIES, "many-ids": MANY_IDS}
+        "many-ids": MANY_IDS}
 MANIFESTS = {digest(data): data for data in (MANIFEST, INDEX, NESTED, NO_PLATFORM, DOCKER, TWICE, FEWER, ATTESTATION,
                                              ZSTD, SIGNED)}
 BLOBS = {digest(data): data for data in (CONFIG, CONFIG2, SWAPPED, IDS_100K, *LAYERS)}
@@ -394,7 +396,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.answer(200, b"<html>Please log in</html>", [("Content-Type", "text/html; charset=utf-8")])
         if repo == "brackets":
             return self.answer(200, b"[" * (4 << 20))
-        data = MANIFESTS.get(name) if name.startswith("sha256:") else TAGS.get(repo, MANIFEST)
+        data = MANIFESTS.get(name) if name.startswith("sha256:") else LARGE.get(repo, lambda: TAGS.get(repo, MANIFEST))()
         if data is None or name == "none":
             return self.error(404, "manifest unknown")
         headers = [("Content-Type", json.loads(data).get("mediaType", OCI + "manifest.v1+json")),
@@ -572,7 +574,8 @@ while True:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*TLS)
         # Whoever offers HTTP/2 gets it, which is not spoken here.
-        context.set_alpn_protocols(["h2", "http/1.1"])
+        if os.environ.get("OFFER_H2"):
+            context.set_alpn_protocols(["h2", "http/1.1"])
         for path in AUTHORITY:
             context.load_verify_locations(path)
             context.verify_mode = ssl.CERT_REQUIRED
