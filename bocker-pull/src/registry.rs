@@ -366,11 +366,11 @@ impl Registry {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let refused = |reason: &str| {
+        let realm = Url::parse(&bearer.realm).map_err(|_| {
             let realm: String = bearer.realm.chars().take(200).collect();
-            Failure::Refused(format!("its token server '{realm}' {reason}"))
-        };
-        let realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
+            Failure::Refused(format!("its token server '{realm}' is not a URL"))
+        })?;
+        let refused = |reason: &str| Failure::Refused(format!("its token server '{}' {reason}", shown(&realm)));
         origin::may_visit(&self.here().origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
         // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
         let scope = format!("repository:{}:pull", self.endpoint.repository);

@@ -79,6 +79,7 @@ PY
   for ((n = 0; n < count; n++)); do
     fails 1 "^bocker-pull: get https://registry.test:8443/v2/realm/.*: its token server '.*' is (refused: it (is|holds)|not a URL)" \
       bocker-pull_to_file "registry.test:8443/realm:$n"
+    unlike "$(cat "$HOST_DIR/.stderr")" secret
     fails 1 "^bocker-pull: get https://registry.test:8443/v2/goto/.*: its redirect to .* is refused: it (is|holds)" \
       bocker-pull_to_file "registry.test:8443/goto:$n"
     unlike "$(cat "$HOST_DIR/.stderr")" secret
