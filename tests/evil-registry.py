@@ -303,7 +303,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             }[repo.removeprefix("raw/")])
 
         # Who may ask
-        if repo in ("login", "login-cdn", "login-hang") and auth != LOGIN:
+        if repo in ("login", "login-cdn", "login-port", "login-hang") and auth != LOGIN:
             return self.error(401, "who?", [("WWW-Authenticate", 'Basic realm="x"')])
         if repo in ("login-token", "login-identity", "login-identity-away", "login-away", "bearer", "bearer-cdn", "expires", "token-denied", "token-junk", "token-endless", "token-404") and (
                 auth != f"Bearer secret-{repo}" if repo != "expires" else
@@ -475,6 +475,10 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.answer(307, b"", [("Location", f"/cdn/{name}")])
         if repo in ("redirect-cdn", "bearer-cdn", "login-cdn"):
             return self.answer(307, b"", [("Location", f"https://{OTHER}/cdn/{name}")])
+        if repo == "login-port":
+            # The same host, but another port.
+            where = f"https://{self.headers['Host'].split(':')[0]}:{OTHER.split(':')[1]}"
+            return self.answer(307, b"", [("Location", f"{where}/cdn/{name}")])
         if repo == "wrong-config" and name == digest(CONFIG):
             return self.answer(200, data.replace(b"linux", b"xunil"))
         if repo == "together":

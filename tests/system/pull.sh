@@ -525,6 +525,9 @@ test_pull_over_tls() {
   : >cdn
   pulls registry.test:8443/login-cdn
   like "$(cat cdn)" '^GET /cdn/sha256'
+  : >requests
+  pulls registry.test:8443/login-port
+  is "$(grep -c '^GET /cdn/sha256' cdn) $(grep -c 'auth=Basic' requests)" "6 4" "three blobs each, of another host and another port; and the login for the manifest and these"
   refuses . registry.test:8443/login-away
   like "$(cat requests)" "^GET /token/login-away.* auth=Basic"
   like "$(cat cdn)" "^GET /token/login-away"
