@@ -571,6 +571,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
         return self.answer(200, data)
 
 
+# Connections that wait to be taken: the default of 5 would lose some of a test's twenty.
+http.server.ThreadingHTTPServer.request_queue_size = 128
 while True:
     server = http.server.ThreadingHTTPServer((ADDRESS, PORT), Registry)
     server.daemon_threads = True
