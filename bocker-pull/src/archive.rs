@@ -3,8 +3,8 @@
 //! other.
 //!
 //! An archive may have its entries in any order, and its list of images at the end. So one from a pipe, or one that is
-//! compressed, is kept first, in a file without a name; a file that can be read anywhere is not. Nothing goes out before every digest of every image was
-//! right: half a load is worse than none.
+//! compressed, is kept first, in a file without a name; a file that can be read anywhere is not. Nothing goes out before
+//! every digest of every image was right: half a load is worse than none.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
