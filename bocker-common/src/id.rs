@@ -243,6 +243,27 @@ mod tests {
     }
 
     #[test]
+    fn one_character_away_is_another_or_none() {
+        let odd = ['é', 'о', '\u{ff14}', '٥', '\u{200b}', '\u{202e}', '\u{301}', '⁄'];
+        let mut seen = 0;
+        for good in ["img_42150", "ps_42045", "ps_107534"] {
+            for at in 0..=good.len() {
+                let (left, right) = good.split_at(at);
+                let rest = right.get(1..).unwrap_or_default();
+                let all = (0..128).map(char::from).chain(odd).flat_map(|c| [(c, right), (c, rest)]);
+                let texts =
+                    all.map(|(c, right)| format!("{left}{c}{right}")).chain([format!("{left}{rest}"), left.into()]);
+                for text in texts {
+                    seen += 1;
+                    // There is one spelling of each.
+                    assert!(text.parse::<Id>().map_or(true, |id| id.to_string() == text), "{text:?}");
+                }
+            }
+        }
+        assert!(seen > 5_000);
+    }
+
+    #[test]
     fn reads_what_list_prints() {
         let text = b"ps_42045\t10.0.0.45\t02:42:0a:00:00:2d\nimg_42002\nps_42046\t-\t-\tbusy\nps_42047\tbusy\tnew\n";
         let ids: Vec<_> = read(&text[..]).unwrap().iter().map(|one| (one.id.to_string(), one.busy)).collect();

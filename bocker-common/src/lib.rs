@@ -7,6 +7,8 @@ pub mod corpus;
 pub mod diag;
 pub mod entry;
 pub mod id;
+#[cfg(feature = "tar")]
+pub mod packed;
 pub mod reference;
 pub mod say;
 mod sys;

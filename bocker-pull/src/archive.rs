@@ -2,9 +2,9 @@
 //! form and the new), an oci-archive, an OCI layout; each image goes out as `fetch` would write it, one layout after the
 //! other.
 //!
-//! An archive may have its entries in any order, and its list of images at the end. So one from a pipe is kept first, in a
-//! file without a name; a file that can be read anywhere is not. Nothing goes out before every digest of every image was
-//! right: half a load is worse than none.
+//! An archive may have its entries in any order, and its list of images at the end. So one from a pipe, or one that is
+//! compressed, is kept first, in a file without a name; a file that can be read anywhere is not. Nothing goes out before
+//! every digest of every image was right: half a load is worse than none.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -15,8 +15,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
+use bocker_common::packed;
 use bocker_common::reference::Parts;
-use bocker_common::tarball::{Kind, Reader, shown};
+use bocker_common::tarball::{Kind, Reader, bad, shown};
 use bocker_common::{Error, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
@@ -39,6 +40,8 @@ const MANIFESTS_MAX: usize = 32 << 20;
 const DEPTH_MAX: usize = 4;
 /// Links from one name in an archive to the next, at most.
 const LINKS_MAX: usize = 8;
+/// Bytes that headers and padding add to the files of an archive, at most: 35 MB for so many entries with such names.
+const AROUND: u64 = 64 << 20;
 const CHUNK: usize = 256 << 10;
 
 /// The name of an image in `index.json`: containerd's and docker's, then the specification's.
@@ -80,16 +83,20 @@ impl Read for Part {
     }
 }
 
-/// Counts what is read through it.
+/// Counts what is read through it, up to `most`: what is compressed may hold anything.
 struct Counted<R> {
     inner: R,
     count: Rc<Cell<u64>>,
+    most: u64,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(into)?;
         self.count.set(self.count.get() + read as u64);
+        if self.count.get() > self.most {
+            return Err(bad("it unpacks to more than --keep-max allows"));
+        }
         Ok(read)
     }
 }
@@ -474,27 +481,19 @@ impl From<io::Error> for Unread {
 
 /// What lies where in an archive. If it cannot be read anywhere its files are copied to one that can.
 fn entries(mut file: File, anywhere: bool, most: u64) -> Result<Files, Unread> {
-    use bocker_common::tarball::bad;
     let start = if anywhere { file.stream_position()? } else { 0 };
-    // Where the bytes are in the end.
-    let mut whole = if anywhere { file.try_clone()? } else { unnamed().map_err(Unread::Temporary)? };
+    let own = file.try_clone()?;
     let mut input = BufReader::with_capacity(CHUNK, file);
-    let first = input.fill_buf()?;
-    if first.is_empty() {
+    if input.fill_buf()?.is_empty() {
         return Err(bad("it is empty").into());
     }
-    for (magic, program) in
-        [(&b"\x1f\x8b"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")]
-    {
-        if first.starts_with(magic) {
-            let way_out = format!("{program} -dc | bocker-pull archive -");
-            return Err(Unread::Temporary(
-                Error::plain(format!("the archive is compressed by {program}")).hint(way_out),
-            ));
-        }
-    }
+    let (packed, input) = packed::open(input)?;
+    let anywhere = anywhere && !packed;
+    // Where the bytes are in the end.
+    let mut whole = if anywhere { own } else { unnamed().map_err(Unread::Temporary)? };
     let count = Rc::new(Cell::new(start));
-    let mut reader = Reader::new(Counted { inner: input, count: count.clone() });
+    let limit = if packed { most.saturating_add(AROUND) } else { u64::MAX };
+    let mut reader = Reader::new(Counted { inner: input, count: count.clone(), most: limit });
     let (mut items, mut used, mut seen) = (HashMap::new(), 0_u64, 0);
     while let Some(entry) = reader.next_entry()? {
         seen += 1;
@@ -539,7 +538,7 @@ fn entries(mut file: File, anywhere: bool, most: u64) -> Result<Files, Unread> {
         return Err(bad("it has no end mark: it was cut off").into());
     }
     if !anywhere {
-        // Whoever writes it is not to find that nobody reads.
+        // Whoever writes it is not to find that nobody reads; and what is compressed has its sum at the end.
         io::copy(&mut reader.into_inner(), &mut io::sink())?;
     }
     Ok(Files::Archive(Rc::new(whole), items))

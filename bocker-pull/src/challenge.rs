@@ -147,6 +147,34 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus() {
+        use bocker_common::corpus;
+        // What a realm is said to be stands there, in this order.
+        let stands = |realm: &str, value: &str| {
+            let mut chars = value.chars();
+            realm.chars().all(|c| chars.any(|other| other == c))
+        };
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/challenge").into())
+        {
+            for value in std::str::from_utf8(&bytes).unwrap().lines() {
+                let found = bearer(value);
+                assert_eq!(found.is_some(), good, "{file}: {value}");
+                assert!(found.is_none_or(|found| found.realm.starts_with("https://")), "{file}: {value}");
+            }
+            for near in corpus::near(&bytes, 2_000) {
+                for value in String::from_utf8_lossy(&near).lines() {
+                    if let Some(Bearer { realm, service }) = bearer(value) {
+                        assert!(
+                            stands(&realm, value) && service.is_none_or(|service| stands(&service, value)),
+                            "{value}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn ends_on_any_input() {
         let mut noise = Noise::new(11);
         for _ in 0..20_000 {

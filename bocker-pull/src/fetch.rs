@@ -63,7 +63,7 @@ impl Act for Step {
 
 fn plan(image: &Image, places: Vec<Place>) -> Vec<Step> {
     let (bases, temporary) = (shell::bases(&places), shell::temporary(&places));
-    let Image { reference, bytes, manifest, have } = image;
+    let Image { reference, bytes, manifest, have, .. } = image;
     let index = index(image);
     let wanted = |blob: &&Descriptor| !have.contains(&blob.digest);
     let config = Some(&manifest.config).filter(wanted);
@@ -78,9 +78,10 @@ fn plan(image: &Image, places: Vec<Place>) -> Vec<Step> {
     plan
 }
 
-/// One manifest, named as skopeo knows it.
+/// One manifest, with the name that skopeo and `bocker load` give it.
 fn index(image: &Image) -> Vec<u8> {
     let own = image.descriptor();
+    let name = image.name.clone().unwrap_or_else(|| image.reference.name());
     serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -88,7 +89,7 @@ fn index(image: &Image) -> Vec<u8> {
             "mediaType": own.media_type,
             "digest": own.digest.to_string(),
             "size": own.size,
-            "annotations": { "org.opencontainers.image.ref.name": image.reference.name() },
+            "annotations": { "org.opencontainers.image.ref.name": name },
         }],
     })
     .to_string()

@@ -98,11 +98,11 @@ enum Verb {
         #[command(flatten)]
         explain: Explain,
     },
-    /// Read an archive (docker save's, an oci-archive) or an OCI layout; write an OCI image layout for each image in it
+    /// Read an archive (docker save's, an oci-archive; plain, by gzip or by zstd) or an OCI layout; write an OCI image layout for each image in it
     ///
     /// docker save debian:12 | bocker-pull archive | bocker-store load
     Archive {
-        /// Most bytes of a pipe that are kept in $TMPDIR meanwhile
+        /// Most bytes of a pipe, or of what is compressed, that are kept in $TMPDIR meanwhile
         #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
         keep_max: u64,
         /// A file, a directory, or - for stdin

@@ -101,7 +101,8 @@ struct RawPlatform {
     variant: String,
 }
 
-/// Reads a manifest or an index. `content_type` is the registry's word, used where the document has none.
+/// Reads a manifest or an index. `content_type` is the registry's word, or that of the index which it is in: used where the
+/// document has none, and none that makes it something else (distribution-spec: they have to match).
 ///
 /// # Errors
 /// The reason, without the name.
@@ -118,18 +119,26 @@ pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, Strin
     if raw.manifests.is_some() && (raw.layers.is_some() || raw.config.is_some()) {
         return Err("it claims to be both an index and a manifest".into());
     }
-    let media_type = raw.media_type.or_else(|| said.filter(|said| ACCEPT.contains(&said.as_str())));
+    let said = said.filter(|said| ACCEPT.contains(&said.as_str()));
+    if let (Some(own), Some(said)) = (&raw.media_type, &said)
+        && is_index(own) != is_index(said)
+    {
+        return Err(format!("it is {own}, and called {said}"));
+    }
+    let media_type = raw.media_type.or(said);
     match (raw.manifests, raw.config, raw.layers) {
-        (Some(entries), ..) if matches!(media_type.as_deref(), None | Some(OCI_INDEX | DOCKER_LIST)) => {
-            Ok(Document::Index(Index(entries)))
-        }
-        (None, Some(config), Some(layers)) if !matches!(media_type.as_deref(), Some(OCI_INDEX | DOCKER_LIST)) => {
+        (Some(entries), ..) if media_type.as_deref().is_none_or(is_index) => Ok(Document::Index(Index(entries))),
+        (None, Some(config), Some(layers)) if !media_type.as_deref().is_some_and(is_index) => {
             let media_type = media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
             let artifact = raw.artifact_type.as_deref().filter(|_| config.media_type == EMPTY);
             image(media_type, &config, artifact, &layers).map(Document::Manifest)
         }
         _ => Err("it is neither an image manifest nor an index".into()),
     }
+}
+
+fn is_index(media_type: &str) -> bool {
+    [OCI_INDEX, DOCKER_LIST].contains(&media_type)
 }
 
 fn image(
@@ -226,6 +235,8 @@ pub fn check_config(bytes: &[u8], layers: usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Image;
+    use crate::reference::Reference;
     use crate::testing::Noise;
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -317,6 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn a_document_is_what_it_is_called() {
+        let image = manifest(&format!(r#""mediaType":"{OCI_MANIFEST}","#), CONFIGS[0], 1);
+        let bare = manifest("", CONFIGS[0], 1);
+        let index = index(&[("amd64", "", 1)]);
+        for (text, good, bad) in [
+            (&image, [OCI_MANIFEST, DOCKER_MANIFEST], [OCI_INDEX, DOCKER_LIST]),
+            (&bare, [OCI_MANIFEST, DOCKER_MANIFEST], [OCI_INDEX, DOCKER_LIST]),
+            (&index, [OCI_INDEX, DOCKER_LIST], [OCI_MANIFEST, DOCKER_MANIFEST]),
+        ] {
+            for called in good.iter().chain(&["text/plain", "application/json; charset=utf-8", ""]) {
+                assert!(parse(text.as_bytes(), Some(called)).is_ok(), "{called}: {text}");
+            }
+            for called in bad {
+                assert!(parse(text.as_bytes(), Some(called)).is_err(), "{called}: {text}");
+            }
+        }
+    }
+
+    #[test]
     fn chooses_the_platform() {
         let many = [("unknown", "", 1), ("arm", "v6", 2), ("arm", "v7", 3), ("arm64", "v8", 4), ("amd64", "", 5)];
         for (platform, size) in [
@@ -370,9 +400,31 @@ mod tests {
         for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/manifest").into()) {
             assert_eq!(parse(&bytes, None).is_ok(), good, "{file}: {:?}", parse(&bytes, None));
             for near in corpus::near(&bytes, 500) {
-                if let Ok(Document::Manifest(image)) = parse(&near, None) {
-                    assert!(image.layers.iter().all(|layer| LAYERS.contains(&layer.media_type.as_str())), "{file}");
+                match parse(&near, None) {
+                    Ok(Document::Manifest(image)) => {
+                        assert!(image.layers.iter().all(|layer| LAYERS.contains(&layer.media_type.as_str())), "{file}");
+                        assert!(CONFIGS.contains(&image.config.media_type.as_str()), "{file}");
+                        // What comes through goes through a pipe as it is.
+                        let name = Reference::parse("h.example/a", None).unwrap();
+                        let sent = Image::new(&name, near.clone(), image.clone()).unwrap().write();
+                        assert_eq!(Image::read(sent.as_bytes()).unwrap().manifest, image, "{file}");
+                        // And it is no index, whoever calls it one.
+                        assert!(parse(&near, Some(OCI_INDEX)).is_err(), "{file}");
+                    }
+                    Ok(Document::Index(index)) => {
+                        if let Ok(chosen) = index.choose(&"linux/amd64".parse().unwrap()) {
+                            assert!(chosen.size <= SIZE_MAX && ACCEPT.contains(&chosen.media_type.as_str()), "{file}");
+                        }
+                        assert!(parse(&near, Some(OCI_MANIFEST)).is_err(), "{file}");
+                    }
+                    Err(_) => {}
                 }
+            }
+        }
+        for (file, good, bytes) in corpus::files(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/config").into()) {
+            assert_eq!(check_config(&bytes, 2).is_ok(), good, "{file}: {:?}", check_config(&bytes, 2));
+            for near in corpus::near(&bytes, 500) {
+                assert!(check_config(&near, 2).is_err() || check_config(&near, 3).is_err(), "{file}");
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Where a registry may send us: its token server and its redirects are its word, and we stand inside the host's network.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::reference::is_loopback;
 
@@ -14,7 +16,7 @@ pub(crate) fn same(one: &Url, other: &Url) -> bool {
 /// Checks a URL that the registry at `home` sends us to. The registry's own host and port are always right, and the only
 /// place for plain HTTP; anywhere else is HTTPS to a public host.
 ///
-/// Names are not resolved here: TLS ties them to a certificate for that name.
+/// What names lead to is for [`Outside`] to look at.
 ///
 /// # Errors
 /// The reason.
@@ -35,12 +37,60 @@ pub(crate) fn may_visit(home: &Url, next: &Url) -> Result<(), &'static str> {
     Err("it is an address inside this network")
 }
 
+/// Resolves the names of other hosts than the registry's own: those that it leads to. From a public registry none leads
+/// inside (TLS would tell that the host there is another one, but only after the connection). One that is inside itself, as a
+/// company's is, may have its token server there, too.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// The registry's own host.
+    pub(crate) home: String,
+}
+
+/// A name that leads inside.
+#[derive(Debug)]
+pub(crate) struct Inside(String);
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it leads to {}, which is an address inside this network", self.0)
+    }
+}
+
+impl std::error::Error for Inside {}
+
+impl Resolve for Outside {
+    fn resolve(&self, name: Name) -> Resolving {
+        let home = self.home.clone();
+        Box::pin(async move {
+            let mut found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            if found.iter().any(is_inside_address) && !leads_inside(&home).await {
+                found.retain(|address| !is_inside_address(address));
+                if found.is_empty() {
+                    return Err(Inside(name.as_str().to_owned()).into());
+                }
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+async fn leads_inside(host: &str) -> bool {
+    is_inside(host)
+        || tokio::net::lookup_host((host, 0)).await.is_ok_and(|mut found| found.any(|it| is_inside_address(&it)))
+}
+
+fn is_inside_address(address: &SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(address) => is_inside_v4(address),
+        IpAddr::V6(address) => is_inside_v6(address),
+    }
+}
+
 /// Whether a host, as the URL parser wrote it, is an address that is not for the public.
 fn is_inside(host: &str) -> bool {
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    match literal.parse() {
-        Ok(IpAddr::V4(address)) => is_inside_v4(address),
-        Ok(IpAddr::V6(address)) => is_inside_v6(address),
+    match literal.parse::<IpAddr>() {
+        Ok(address) => is_inside_address(&(address, 0).into()),
         Err(_) => is_loopback(host) || host.trim_end_matches('.').ends_with("localhost"),
     }
 }
@@ -60,11 +110,8 @@ fn is_inside_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_inside_v6(address: Ipv6Addr) -> bool {
-    let [a, b, .., y, z] = address.segments();
-    let last = || {
-        let ([p, q], [r, s]) = (y.to_be_bytes(), z.to_be_bytes());
-        Ipv4Addr::new(p, q, r, s)
-    };
+    let [a, b, c, .., y, z] = address.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     // ::a.b.c.d, ::ffff:a.b.c.d (mapped) and 64:ff9b::a.b.c.d (NAT64) are IPv4 inside.
     let holds_v4 = address.segments().iter().take(5).all(|&s| s == 0) || (a, b) == (0x64, 0xff9b);
     address.is_loopback()
@@ -72,7 +119,10 @@ fn is_inside_v6(address: Ipv6Addr) -> bool {
         || address.is_multicast()
         || address.is_unique_local()
         || address.is_unicast_link_local()
-        || holds_v4 && is_inside_v4(last())
+        || holds_v4 && is_inside_v4(v4(y, z))
+        // 6to4, and what was site-local.
+        || a == 0x2002 && is_inside_v4(v4(b, c))
+        || a & 0xffc0 == 0xfec0
 }
 
 #[cfg(test)]
@@ -91,6 +141,7 @@ mod tests {
             "https://registry.example/x",
             "https://8.8.8.8/",
             "https://[2606:4700::1]/",
+            "https://[2002:808:808::1]/",
             "https://registry.example:8443/",
         ] {
             assert!(visit(home, next), "{next}");
@@ -122,6 +173,15 @@ mod tests {
             "https://[64:ff9b::10.0.0.1]/",
             "https://[fe80::1]/",
             "https://[fd00::1]/",
+            "https://017700000001/",
+            "https://LocalHost:8443/",
+            "https://[::127.0.0.1]/",
+            "https://[::ffff:0:0]/",
+            "https://[2002:a9fe:a9fe::]/",
+            "https://[fec0::1]/",
+            "https://[ff02::1]/",
+            "https://224.0.0.1/",
+            "https://[0:0:0:0:0:0:0:1]:443/",
         ] {
             assert!(!visit(home, next), "{next}");
         }

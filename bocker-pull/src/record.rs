@@ -20,6 +20,8 @@ pub const FAILED: &str = "failed\n";
 pub struct Image {
     /// Pinned: it has a digest, which is the manifest's.
     pub reference: Reference,
+    /// What it was asked for by, in full, if that was a tag: the name that it has in an archive.
+    pub name: Option<String>,
     /// The manifest as the registry sent it.
     pub bytes: Vec<u8>,
     /// The manifest as we read it.
@@ -35,7 +37,8 @@ impl Image {
     /// The reason.
     pub fn new(reference: &Reference, bytes: Vec<u8>, manifest: Manifest) -> Result<Self> {
         let pinned = format!("{}@{}", reference.name(), Digest::of(&bytes));
-        Ok(Self { reference: Reference::parse(&pinned, None)?, bytes, manifest, have: Vec::new() })
+        let name = reference.logical_tag();
+        Ok(Self { reference: Reference::parse(&pinned, None)?, name, bytes, manifest, have: Vec::new() })
     }
 
     /// The manifest as a descriptor.
@@ -50,11 +53,10 @@ impl Image {
     /// The records, complete with `end`.
     pub fn write(&self) -> String {
         let line = |word: &str, d: &Descriptor| format!("{word}\t{}\t{}\t{}", d.media_type, d.digest, d.size);
-        let mut lines = vec![
-            format!("image\t{}", self.reference),
-            format!("{}\t{}", line("manifest", &self.descriptor()), BASE64.encode(&self.bytes)),
-            line("config", &self.manifest.config),
-        ];
+        let mut lines = vec![format!("image\t{}", self.reference)];
+        lines.extend(self.name.iter().map(|name| format!("name\t{name}")));
+        lines.push(format!("{}\t{}", line("manifest", &self.descriptor()), BASE64.encode(&self.bytes)));
+        lines.push(line("config", &self.manifest.config));
         lines.extend(self.manifest.layers.iter().map(|layer| line("layer", layer)));
         lines.extend(self.have.iter().map(|digest| format!("have\t{digest}")));
         lines.push("end\n".into());
@@ -69,7 +71,8 @@ impl Image {
     pub fn read(input: impl BufRead) -> Result<Self> {
         let wrong = |reason: &str| Error::new("read", "records", reason).hint("bocker-pull manifest NAME makes them");
         let mut input = input.take(SIZE_MAX);
-        let (mut reference, mut own, mut config, mut layers, mut have) = (None, None, None, Vec::new(), Vec::new());
+        let (mut reference, mut name, mut own, mut config) = (None, None, None, None);
+        let (mut layers, mut have) = (Vec::new(), Vec::new());
         loop {
             let mut line = Vec::new();
             input.read_until(b'\n', &mut line).map_err(|e| Error::new("read", "records", e))?;
@@ -85,6 +88,10 @@ impl Image {
                 "image" => {
                     let name = words.next().unwrap_or("");
                     reference = Some(Reference::parse(name, None).map_err(|e| wrong(&e.to_string()))?);
+                }
+                "name" => {
+                    let full = words.next().and_then(|name| Reference::parse(name, None).ok()?.logical_tag());
+                    name = Some(full.ok_or_else(|| wrong("'name' is not an image's"))?);
                 }
                 "manifest" => {
                     let descriptor = descriptor(&mut words).map_err(|e| wrong(&e))?;
@@ -113,7 +120,7 @@ impl Image {
         if reference.digest() != Some(own.digest) || manifest.config != config || manifest.layers != layers {
             return Err(wrong("they do not say what their manifest says"));
         }
-        Ok(Self { reference, bytes, manifest, have })
+        Ok(Self { reference, name, bytes, manifest, have })
     }
 }
 
@@ -152,6 +159,13 @@ mod tests {
         let text = image.write();
         assert!(text.starts_with("image\tlocalhost:5000/a@sha256:"), "{text}");
         assert_eq!(Image::read(text.as_bytes()).unwrap(), image);
+        // Whoever asks by a digest has no name for it; a name is one of an image, with a tag.
+        assert_eq!(image.name.as_deref(), Some("localhost:5000/a:7"));
+        let pinned = Image::new(&image.reference, image.bytes.clone(), image.manifest.clone()).unwrap();
+        assert_eq!(Image::read(pinned.write().as_bytes()).unwrap().name, None);
+        for bad in ["", "../a", "A", "a b", &format!("a@{}", Digest::of(b""))] {
+            assert!(error(&text.replace("localhost:5000/a:7", bad)).contains("read records: "), "{bad}");
+        }
         // Unknown words are for later versions; what follows `end` is not ours.
         assert_eq!(Image::read(format!("signature\tx\n{text}failed\n").as_bytes()).unwrap(), image);
     }

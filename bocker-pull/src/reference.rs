@@ -111,6 +111,12 @@ impl Reference {
         format!("{}/{}", host_of(&self.registry), self.repository)
     }
 
+    /// `docker.io/library/centos:7`, where it is a tag that is asked for, and no digest.
+    pub(crate) fn logical_tag(&self) -> Option<String> {
+        let tag = self.tag.as_ref().filter(|_| self.digest.is_none())?;
+        Some(format!("{}:{tag}", self.logical_name()))
+    }
+
     /// Where its content is, as long as no configuration says otherwise but whether TLS has to be good.
     pub(crate) fn endpoint(&self, insecure: Option<bool>) -> Endpoint {
         // Cannot fail: registry and repository have been checked.

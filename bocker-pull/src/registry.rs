@@ -1,7 +1,7 @@
 //! One repository over HTTP: distribution-spec, with tokens and logins. Nothing is changed by a request, so everything may
 //! be tried again.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -89,10 +89,10 @@ impl Failure {
         let usual = PAUSE * 2u32.saturating_pow(tries.saturating_sub(1));
         match self {
             _ if tries >= TRIES => None,
-            Self::Status { status: StatusCode::TOO_MANY_REQUESTS, wait, .. } => {
+            Self::Status { status, wait, .. } if [429, 500, 502, 503, 504].contains(&status.as_u16()) => {
                 wait.or(Some(usual)).filter(|&wait| wait <= WAIT_MAX)
             }
-            Self::Status { status, .. } => [500, 502, 503, 504].contains(&status.as_u16()).then_some(usual),
+            Self::Status { .. } => None,
             Self::Broken { passing, .. } => passing.then_some(usual),
             Self::Refused(_) | Self::Own(_) => None,
         }
@@ -116,7 +116,7 @@ impl Failure {
                 let hint = match status.as_u16() {
                     401 => Some(login.unwrap_or_else(|| "no such image, or it needs a login".into())),
                     403 => Some(login.unwrap_or_else(|| "it is private, or this address is refused".into())),
-                    429 => Some(match wait {
+                    429 | 503 => Some(match wait {
                         Some(wait) => format!("try again in {} s", wait.as_secs()),
                         None => "try again later".to_owned(),
                     }),
@@ -133,10 +133,12 @@ impl Failure {
     }
 }
 
-/// A URL for a message: without its query, which may hold a signature.
+/// A URL for a message: without its query, which may hold a signature, and without a login.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
+    // It fails where there is no host, and so none of these.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
     url.to_string().chars().take(400).collect()
 }
 
@@ -155,6 +157,8 @@ pub(crate) struct Registry {
     renewing: Mutex<()>,
     known: OnceCell<Known>,
     remarks: RefCell<HashSet<String>>,
+    /// It has answered us: that nobody listens may pass then.
+    met: Cell<bool>,
 }
 
 /// What a client is for.
@@ -203,6 +207,7 @@ impl Registry {
             renewing: Mutex::new(()),
             known: OnceCell::new(),
             remarks: RefCell::default(),
+            met: Cell::new(false),
         }
     }
 
@@ -361,11 +366,11 @@ impl Registry {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let refused = |reason: &str| {
+        let realm = Url::parse(&bearer.realm).map_err(|_| {
             let realm: String = bearer.realm.chars().take(200).collect();
-            Failure::Refused(format!("its token server '{realm}' {reason}"))
-        };
-        let realm = Url::parse(&bearer.realm).map_err(|_| refused("is not a URL"))?;
+            Failure::Refused(format!("its token server '{realm}' is not a URL"))
+        })?;
+        let refused = |reason: &str| Failure::Refused(format!("its token server '{}' {reason}", shown(&realm)));
         origin::may_visit(&self.here().origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
         // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
         let scope = format!("repository:{}:pull", self.endpoint.repository);
@@ -468,8 +473,20 @@ impl Registry {
         }
         let wait = text(response.headers(), RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
         let said = self.body(response, ERROR_MAX).await.map(|body| message(&body)).unwrap_or_default();
+        let said = self.without_secrets(said).chars().take(200).collect();
         let login = self.known.get().and_then(|known| known.remark.clone());
         Err(Failure::Status { status, said, wait, login })
+    }
+
+    /// What a registry says, but not what it heard from us: some repeat it.
+    fn without_secrets(&self, said: String) -> String {
+        let sent = self.authorization.borrow().clone();
+        let sent = sent.as_deref().and_then(|value| value.split_once(' ')).map(|(_, secret)| secret);
+        let login = self.known.get().and_then(|known| known.credential.as_ref()).map(|credential| match credential {
+            Credential::Basic(secret) | Credential::Identity(secret) => secret.as_str(),
+        });
+        let secrets = sent.into_iter().chain(login).filter(|secret| !secret.is_empty());
+        secrets.fold(said, |said, secret| said.replace(secret, "…"))
     }
 
     /// A whole body of at most `most` bytes.
@@ -526,6 +543,11 @@ impl Registry {
         if kind.tls && kind.home {
             builder = trust(builder, self.here()).map_err(Failure::Own)?;
         }
+        // Where there is a proxy, that one looks names up; and only its own would be looked up here.
+        if !kind.home && !proxied() {
+            let home = self.here().origin.host_str().unwrap_or_default().to_owned();
+            builder = builder.dns_resolver(origin::Outside { home });
+        }
         let client = builder.build().map_err(|e| Failure::Refused(root(&e)))?;
         self.clients.borrow_mut().insert(kind, client.clone());
         Ok(client)
@@ -534,7 +556,7 @@ impl Registry {
     /// What comes before our patience ends. Counted from now: the client's own clock would go on while nobody reads.
     async fn in_time<T>(&self, answer: impl Future<Output = reqwest::Result<T>>) -> Result<T, Failure> {
         match tokio::time::timeout(self.patience.idle, answer).await {
-            Ok(answer) => answer.map_err(|e| self.broken(&e)),
+            Ok(answer) => answer.map_err(|e| self.broken(&e)).inspect(|_| self.met.set(true)),
             Err(_) => {
                 let reason = format!("no answer for {} s", self.patience.idle.as_secs());
                 Err(Failure::Broken { reason, passing: false })
@@ -548,8 +570,16 @@ impl Registry {
             let reason = format!("no connection within {} s", self.patience.connect.as_secs());
             return Failure::Broken { reason, passing: false };
         }
-        // Nobody listens, or there is no such host: that does not pass in a second.
-        Failure::Broken { reason: root(error), passing: !error.is_connect() }
+        if let Some(inside) = causes(error).find_map(|cause| cause.downcast_ref::<origin::Inside>()) {
+            return Failure::Refused(inside.to_string());
+        }
+        // Nobody listens, there is no such host, or its certificate is wrong: that does not pass in a second; unless it is the
+        // network's word on a registry that has just answered.
+        let kernel = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error().is_some())
+        };
+        let passing = !error.is_connect() || self.met.get() && causes(error).any(kernel);
+        Failure::Broken { reason: root(error), passing }
     }
 }
 
@@ -587,16 +617,28 @@ async fn retry<T>(act: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failur
     }
 }
 
+/// Whether a variable of the environment names a proxy.
+pub(crate) fn proxied() -> bool {
+    ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// An error, what caused it, what caused that.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
 /// The innermost reason of a chain of errors, in the kernel's words where it is the kernel's.
 fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut reason = error.to_string();
-    let mut next = Some(error);
-    while let Some(error) = next {
+    let mut reason = String::new();
+    for error in causes(error) {
         reason = match error.downcast_ref::<std::io::Error>() {
             Some(io) => bocker_common::diag::Reason::from(io).to_string(),
             None => error.to_string(),
         };
-        next = error.source();
     }
     match reason.strip_prefix("failed to lookup address information: ") {
         Some(resolver) => resolver.to_owned(),
@@ -661,7 +703,7 @@ fn message(body: &[u8]) -> String {
         message: String,
     }
     let first = serde_json::from_slice::<Errors>(body).ok().and_then(|errors| errors.errors.into_iter().next());
-    first.map(|one| one.message.chars().take(200).collect()).unwrap_or_default()
+    first.map(|one| one.message).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -683,7 +725,10 @@ mod tests {
             assert!(status(code, None).pause(1).is_none(), "{code}");
         }
         assert_eq!(status(429, Some(3)).pause(1), Some(Duration::from_secs(3)));
-        assert_eq!(status(429, Some(3600)).pause(1), None, "an hour is not worth waiting for");
+        assert_eq!(status(503, Some(2)).pause(1), Some(Duration::from_secs(2)));
+        for code in [429, 503] {
+            assert_eq!(status(code, Some(3600)).pause(1), None, "an hour is not worth waiting for");
+        }
         assert!(Failure::Refused(String::new()).pause(1).is_none());
     }
 
@@ -733,6 +778,8 @@ mod tests {
         let url = Url::parse("https://h.example/v2/a?X-Amz-Signature=secret").unwrap();
         let line = status(403, None).at(&url).to_string();
         assert_eq!(line, "get https://h.example/v2/a: 403 Forbidden (it is private, or this address is refused)");
+        assert_eq!(shown(&Url::parse("https://user:secret@h.example/a?b").unwrap()), "https://h.example/a");
+        assert_eq!(shown(&Url::parse("file:///a?b").unwrap()), "file:///a");
         assert_eq!(message(b"<html>"), "");
         assert_eq!(message(br#"{"errors":[{"code":"DENIED","message":"no"}]}"#), "no");
     }

@@ -85,8 +85,13 @@ pub(crate) fn run(
 pub(crate) async fn ask(registry: &Registry, reference: &Reference, platform: &Platform) -> Result<Image> {
     let mut pointer = reference.pointer();
     let mut expected = reference.digest().map(|digest| (digest, None));
+    let mut called: Option<String> = None;
     for _ in 0..DEPTH_MAX {
         let (bytes, document) = document(registry, reference, &pointer, expected).await?;
+        // The index has a word on it, too.
+        if let Some(called) = &called {
+            manifest::parse(&bytes, Some(called)).map_err(|reason| wrong(reference, &reason))?;
+        }
         match document {
             Document::Manifest(manifest) => return Image::new(reference, bytes, manifest),
             Document::Index(index) => {
@@ -96,6 +101,7 @@ pub(crate) async fn ask(registry: &Registry, reference: &Reference, platform: &P
                 })?;
                 pointer = chosen.digest.to_string();
                 expected = Some((chosen.digest, Some(chosen.size)));
+                called = Some(chosen.media_type);
             }
         }
     }

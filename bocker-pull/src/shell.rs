@@ -13,6 +13,7 @@ use crate::layout::MARKER;
 use crate::manifest;
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::registry::proxied;
 
 /// A place that the shell may ask, with what it needs there.
 #[derive(Debug, Clone)]
@@ -36,9 +37,7 @@ pub(crate) fn places(endpoints: &[Endpoint], config: &Config, explain: Explain) 
     if !explain.explain && !explain.dry_run {
         return Ok(Vec::new());
     }
-    let proxied = ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let proxied = proxied();
     let place = |(at, endpoint): (usize, &Endpoint)| {
         let mark = if at + 1 == endpoints.len() { String::new() } else { (at + 1).to_string() };
         let mut options = String::new();
@@ -289,9 +288,11 @@ done"#,
 
 /// The records of the manifest in `$m`.
 pub(crate) fn records(reference: &Reference, temporary: &str) -> String {
+    let tag =
+        reference.logical_tag().map(|name| format!("\nprintf 'name\\t%s\\n' {}", quote(name))).unwrap_or_default();
     format!(
         r#"digest=sha256:$(sha256sum < "$m" | cut -d' ' -f1)
-printf 'image\t%s@%s\n' {name} "$digest"
+printf 'image\t%s@%s\n' {name} "$digest"{tag}
 printf 'manifest\t%s\t%s\t%s\t%s\n' "$(jq -r '.mediaType // "application/vnd.oci.image.manifest.v1+json"' "$m")" "$digest" "$(wc -c < "$m")" "$(base64 -w 0 "$m")"
 jq -r '(["config"] + (.config | [.mediaType, .digest, .size])), (.layers[] | ["layer", .mediaType, .digest, .size]) | @tsv' "$m"
 echo end

@@ -67,15 +67,8 @@ pub(crate) fn import(store: &Store, source: Option<&str>, explain: Explain) -> R
 }
 
 fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Send) -> Result<()> {
-    let start = input.fill_buf().map_err(reading)?;
-    if start.is_empty() {
+    if input.fill_buf().map_err(reading)?.is_empty() {
         return Err(Error::new("read", "stdin", "it is empty").hint("bocker-store export writes what import reads"));
-    }
-    for (magic, program) in [(&b"BZh"[..], "bzip2"), (b"\xfd7zXZ\0", "xz")] {
-        if start.starts_with(magic) {
-            let way_out = format!("{program} -dc | bocker-store import -");
-            return Err(Error::new("read", "stdin", format!("it is compressed by {program}")).hint(way_out));
-        }
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())

@@ -5,14 +5,12 @@ use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
-use flate2::bufread::MultiGzDecoder;
+use bocker_common::packed;
 
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
 /// Pieces that may lie between two threads: 4 MiB, enough for the applying thread to wait for the disk a little.
 const WAITING: usize = 16;
-/// log2 of the window that a zstd frame may ask for: 128 MiB, the most that `zstd -d` gives without being asked.
-const ZSTD_WINDOW: u32 = 27;
 
 /// What another thread reads, in order, with the error that ended it.
 #[derive(Debug)]
@@ -79,17 +77,11 @@ fn read_all(mut from: impl Read, to: &SyncSender<io::Result<Vec<u8>>>) {
 /// The bytes cannot be read.
 pub(crate) fn inflate<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    mut packed: impl BufRead + Send + 'scope,
+    bytes: impl BufRead + Send + 'scope,
 ) -> io::Result<Box<dyn Read + 'scope>> {
-    let start = packed.fill_buf()?;
-    Ok(if start.starts_with(&[0x1f, 0x8b]) {
-        Box::new(pump(scope, MultiGzDecoder::new(packed)))
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let mut zstd = zstd::stream::read::Decoder::with_buffer(packed)?;
-        zstd.window_log_max(ZSTD_WINDOW)?;
-        Box::new(pump(scope, zstd))
-    } else {
-        Box::new(packed)
+    Ok(match packed::open(bytes)? {
+        (true, packed) => Box::new(pump(scope, packed)),
+        (false, plain) => plain,
     })
 }
 
@@ -137,7 +129,7 @@ mod tests {
     #[test]
     fn a_zstd_window_has_a_limit() {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-        encoder.window_log(ZSTD_WINDOW + 1).unwrap();
+        encoder.window_log(28).unwrap();
         encoder.include_contentsize(false).unwrap();
         std::io::Write::write_all(&mut encoder, &[7; 1000]).unwrap();
         let error = through(encoder.finish().unwrap()).unwrap_err().to_string();

@@ -186,7 +186,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn what_is_accepted_is_one_name_and_stays_in_its_place(text in "[a-bA1.:/_\\-@\\[\\]%\\n é]{1,24}") {

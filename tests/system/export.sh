@@ -185,13 +185,16 @@ test_import_of_bad_archives_leaves_nothing() {
   }
   refused 'it is empty' /dev/null
   (cat good.tar; echo more) > more.tar && refused 'data after the end' more.tar
-  xz -k good.tar && refused 'compressed by xz \(xz -dc \|' good.tar.xz
+  xz -k good.tar && refused 'compressed by xz \(xz -dc FILE \|\)$' good.tar.xz
+  bzip2 -k good.tar && refused 'compressed by bzip2 \(bzip2 -dc FILE \|\)$' good.tar.bz2
   gzip -kc good.tar | head -c 1000 > cut.gz && refused '' cut.gz
   zstd -qc good.tar | head -c 1000 > cut.zst && refused '' cut.zst
   head -c 100000 /dev/urandom > noise && refused '' noise
   echo '<html>' > page && refused '' page
   tar -cf dots.tar -P ../"$(basename "$HOST_DIR")"/tree/file && refused "\\.\\." dots.tar
-  # Positive control.
+  # Positive control; what only looks like bzip2 is a name.
+  (cd tree && echo notes >BZh9-notes && tar -cf ../named.tar BZh9-notes file)
+  bocker-store rm "$(bocker-store import - < named.tar)"
   img=$(bocker-store import - < good.tar)
   cmp tree/file "$BOCKER_ROOT/$img/rootfs/file"
   bocker-store rm "$img"

@@ -169,6 +169,13 @@ test_dry_run_of_pull_is_the_same() {
   digest=$(bocker-pull manifest localhost:5000/debian:12 | sed -nE 's/^image\t.*@(sha256:.*)/\1/p')
   three=$(bocker pull "localhost:5000/debian@$digest" | sed 's/Created: //')
   like "$(bocker images)" "$three.*@$digest"
+  # To a file and into another store it has its name; by its digest none.
+  bocker-pull manifest localhost:5000/debian 12 | bocker-pull fetch >file.tar
+  is "$(BOCKER_ROOT=$HOST_DIR/other bocker load -i file.tar 2>/dev/null)" "Loaded image: localhost:5000/debian:12"
+  is "$(listing "$(BOCKER_ROOT=$HOST_DIR/other bocker-store path localhost:5000/debian:12)/rootfs" | diff - listed)" ""
+  bocker-pull manifest "localhost:5000/debian@$digest" | bocker-pull fetch >file.tar
+  like "$(BOCKER_ROOT=$HOST_DIR/other bocker load -i file.tar 2>/dev/null)" '^Loaded image ID: img_'
+  BOCKER_ROOT=$HOST_DIR/other bocker setup --undo
 }
 
 # What the store has is not fetched: of the same image nothing but the manifest, of another one its own layers.

@@ -102,6 +102,35 @@ test_names_that_cannot_be() {
   is "$(bocker-store gc)" ""
 }
 
+# Hundreds of words that are no name of anything here, some of them one character away from one: each tool refuses each in
+# one line, the registry is asked for none that cannot be one, and nothing is made or removed (check 27).
+test_hostile_names_do_nothing() {
+  store
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready &
+  eventually 10 grep -qs ready ready
+  img=$(image) && bocker-store tag "$img" debian:12 && bocker-store tag "$img" localhost:5000/group/name:tag
+  ps=$(bocker-store snapshot debian:12 -- x)
+  bocker-store volume create data >/dev/null
+  bocker setup 2>/dev/null
+  bocker-net up "$ps" >/dev/null
+  bocker-cg create "$ps" memory=64M
+  before=$(census)
+  read -r count good < <(python3 "$repo/tests/hostile-names.py" 127.0.0.1:5001 300 "$img" "$ps" debian:12 localhost:5000/group/name:tag data)
+  [ "$count" -ge 300 ] || fail "only $count names"
+  # The registry heard of those that can be, and of nothing else.
+  is "$(grep -c '^GET /v2/near/' requests)" "$good"
+  is "$(wc -l <requests)" "$good"
+  [ "$good" -ge 10 ] || fail "only $good names could be"
+  is "$(census)" "$before"
+  # Those that are there go by their own names.
+  bocker-net down "$ps" && bocker-cg delete "$ps"
+  bocker rm "$ps" >/dev/null
+  bocker rmi localhost:5000/group/name:tag >/dev/null
+  bocker rmi debian:12 >/dev/null
+  bocker volume rm data >/dev/null
+  is "$(bocker images | wc -l) $(bocker ps | wc -l) $(bocker volume ls -q)" "1 1 "
+}
+
 test_a_name_moves() {
   store
   one=$(image --source debian:12)

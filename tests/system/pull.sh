@@ -95,6 +95,17 @@ test_pull_from_a_real_registry() {
   done
   rm -rf oci && skopeo copy -q --insecure-policy oci-archive:image.tar oci:oci:image && umoci unpack --rootless --image oci:image bundle
   is "$(sha256sum < bundle/rootfs/two/big)" "$(sha256sum < two/big)"
+  # Straight to a directory it is a layout as skopeo and umoci know one, and we: what goes in by a pipe comes out.
+  mkdir dir
+  bocker-pull manifest 127.0.0.1:5000/group/oci:7 | bocker-pull fetch | tar -C dir -x
+  is "$(umoci list --layout dir)" 127.0.0.1:5000/group/oci:7
+  is "$(skopeo inspect oci:dir:127.0.0.1:5000/group/oci:7 | jq -c .Layers)" "$(skopeo inspect --tls-verify=false docker://127.0.0.1:5000/group/oci:7 | jq -c .Layers)"
+  umoci raw unpack --rootless --image dir:127.0.0.1:5000/group/oci:7 raw
+  is "$(sha256sum < raw/two/big)" "$(sha256sum < two/big)"
+  bocker-pull archive dir >again.tar
+  is "$(tar xOf again.tar index.json | jq -r '.manifests[].annotations[]')" 127.0.0.1:5000/group/oci:7 "the name that it was asked for by"
+  tar -C dir -c . | bocker-pull archive | cmp - again.tar
+  is "$(tar xOf again.tar --wildcards 'blobs/*' | sha256sum)" "$(bocker-pull manifest 127.0.0.1:5000/group/oci:7 | bocker-pull fetch | tar xO --wildcards 'blobs/*' | sha256sum)"
   # Layers in zstd pass as they are.
   skopeo copy -q --insecure-policy --dest-decompress oci:layout:image dir:plain
   skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd dir:plain dir:packed
@@ -492,12 +503,15 @@ evil_over_tls() {
   : > cdn
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 8443 requests cdn.test:8444 cert.pem key.pem >registry.ready &
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 8444 cdn - cert.pem key.pem >cdn.ready &
+  # shellcheck disable=SC2034 # for those that source this
+  cdn=$!
   eventually 20 grep -qs ready registry.ready
   eventually 20 grep -qs ready cdn.ready
 }
 
 test_pull_over_tls() {
-  evil_over_tls
+  # HTTP/2 is not asked for (check 26).
+  OFFER_H2=1 evil_over_tls
   SSL_CERT_FILE=$PWD/ca.pem pulls registry.test:8443/good
   # Without the authority: refused, and not tried over plain HTTP.
   refuses "invalid peer certificate: UnknownIssuer" registry.test:8443/good
@@ -511,6 +525,9 @@ test_pull_over_tls() {
   : >cdn
   pulls registry.test:8443/login-cdn
   like "$(cat cdn)" '^GET /cdn/sha256'
+  : >requests
+  pulls registry.test:8443/login-port
+  is "$(grep -c '^GET /cdn/sha256' cdn) $(grep -c 'auth=Basic' requests)" "6 4" "three blobs each, of another host and another port; and the login for the manifest and these"
   refuses . registry.test:8443/login-away
   like "$(cat requests)" "^GET /token/login-away.* auth=Basic"
   like "$(cat cdn)" "^GET /token/login-away"
