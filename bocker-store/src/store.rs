@@ -645,8 +645,11 @@ impl Store {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = rustix::fs::openat(&self.dir, name, flags, Mode::from_raw_mode(0o644));
                 let file = file.map_err(to_nix).map_err(self.fail("create", name))?;
+                let mut file = File::from(file);
                 let at = self.path.join(name);
-                File::from(file).write_all(bytes).map_err(|e| Error::new("write", at.display(), e))
+                file.write_all(bytes).map_err(|e| Error::new("write", at.display(), e))?;
+                // A power cut must not find the container and not its texts; a sync would cost every start a wait.
+                sys::write_out(&file).map_err(self.fail("write", name))
             }
             Step::Forget(files) => {
                 for name in files {

@@ -1,12 +1,12 @@
-//! The one place of this crate with `unsafe`: the ioctls of btrfs and of loop devices.
+//! The one place of this crate with `unsafe`: the ioctls of btrfs and of loop devices, and what nix has no name for.
 //!
 //! Layouts and numbers: linux/btrfs.h, linux/loop.h; meanings: btrfs-ioctl(2), loop(4).
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::Result;
 use nix::errno::Errno;
+use nix::{Result, libc};
 
 /// `BTRFS_SUBVOL_RDONLY`
 const READ_ONLY: u64 = 1 << 1;
@@ -212,6 +212,19 @@ fn destroy(dir: impl AsFd, args: &VolArgs) -> Result<()> {
     // SAFETY: the descriptor is open, and the kernel only reads the struct.
     unsafe { raw::snap_destroy_v2(dir.as_fd().as_raw_fd(), args) }.map(drop)
 }
+
+/// Has the kernel write the file's data now, sync_file_range(2), without a word to the disk's cache.
+///
+/// btrfs keeps a file of up to [`INLINE`] bytes in its metadata, so afterwards the data is in the transaction that is open:
+/// no later change, a new name say, reaches the disk before it.
+pub(crate) fn write_out(file: impl AsFd) -> Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the descriptor is open, and the call takes numbers only.
+    Errno::result(unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, flags) }).map(drop)
+}
+
+/// Bytes of a file that btrfs keeps in its metadata, `max_inline` in btrfs(5).
+pub(crate) const INLINE: usize = 2048;
 
 /// Writes everything to the disk and wakes the kernel's thread that frees deleted subvolumes, `BTRFS_IOC_SYNC`. By itself
 /// it wakes every 30 seconds, also where room is short.
