@@ -143,7 +143,11 @@ fn remove(store: &Store, gone: &[Gone], how: How, explain: Explain) -> Result<()
             Gone::Of(id) => {
                 verbs::rm(store, &id.to_string(), verbs::Removal { force: true, unstarted: false }, None, explain)?
             }
-            Gone::Volume(volume) => volumes::remove(store, volume, explain)?,
+            // In words: the containers that go before it are there still.
+            Gone::Volume(volume) if explain.dry_run => volumes::remove(store, volume, explain)?,
+            // A container has got it meanwhile.
+            Gone::Volume(volume) if volumes::remove_unused(store, volume, explain)?.is_some() => continue,
+            Gone::Volume(_) => {}
         }
         if !explain.dry_run {
             print(line.as_bytes())?;

@@ -5,6 +5,7 @@
 //! [`Store::sweep`] finds it.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
@@ -437,7 +438,7 @@ impl Store {
     }
 
     /// Opens a text file beside `rootfs`. A link is not followed, and only a regular file is opened.
-    pub(crate) fn open_text(&self, id: Id, file: &str) -> rustix::io::Result<File> {
+    pub(crate) fn open_text(&self, id: impl Display, file: &str) -> rustix::io::Result<File> {
         let subvolume = rustix::fs::openat(&self.dir, id.to_string(), DIRECTORY, Mode::empty())?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&subvolume, file, flags, Mode::empty())?;
@@ -459,7 +460,7 @@ impl Store {
     }
 
     /// A file beside `rootfs`; empty if there is none.
-    pub(crate) fn bytes(&self, id: Id, file: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, id: impl Display, file: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Ok(file) = self.open_text(id, file)
             && file.take(MAX_TEXT).read_to_end(&mut bytes).is_err()
@@ -470,7 +471,7 @@ impl Store {
     }
 
     /// A text file without its last newline; empty if there is none.
-    pub(crate) fn text(&self, id: Id, file: &str) -> Vec<u8> {
+    pub(crate) fn text(&self, id: impl Display, file: &str) -> Vec<u8> {
         let mut bytes = self.bytes(id, file);
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
@@ -760,7 +761,7 @@ impl Store {
     }
 
     /// What a crash left: names with `.new_` that nobody holds a lock on, relative to the store. Call with the store locked.
-    fn abandoned(&self) -> Result<Vec<String>> {
+    pub(crate) fn abandoned(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for place in ["", LAYERS] {
             let Ok(dir) =
