@@ -13,7 +13,7 @@ use bocker_common::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::layer::{lstat, names, open_in_root, xattr_names};
+use crate::layer::{full, lstat, names, open_in_root, xattr_names};
 use crate::signal::Interrupt;
 use bocker_common::tarball::shown;
 
@@ -58,7 +58,7 @@ pub(crate) fn copy(from: &OwnedFd, to: BorrowedFd<'_>, store: &OwnedFd, interrup
 }
 
 fn fail(path: &[u8], errno: Errno) -> Error {
-    Error::new("copy", format_args!("'{}'", shown(path)), std::io::Error::from(errno))
+    full(Error::new("copy", format_args!("'{}'", shown(path)), std::io::Error::from(errno)), errno == Errno::NOSPC)
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -187,7 +187,7 @@ impl Copier<'_> {
     }
 
     fn plain(&self, path: &[u8], source: &OwnedFd, target: &OwnedFd, start: u64, end: u64) -> Result<()> {
-        let failed = |e: std::io::Error| Error::new("copy", format_args!("'{}'", shown(path)), e);
+        let failed = |e: std::io::Error| fail(path, Errno::from_io_error(&e).unwrap_or(Errno::IO));
         let source = File::from(source.try_clone().map_err(failed)?);
         let target = File::from(target.try_clone().map_err(failed)?);
         let (mut buffer, mut at) = (vec![0; 256 << 10], start);

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::claims::{self, Claims};
-use crate::layer::{Budget, is_dir, lstat, names};
+use crate::layer::{Budget, full, is_dir, lstat, names};
 use crate::names;
 use crate::oci::Digest;
 use crate::reference::Reference;
@@ -376,10 +376,7 @@ impl Store {
 
     pub(crate) fn fail<'a>(&self, act: &'a str, name: &str) -> impl Fn(Nix) -> Error + use<'a> {
         let at = self.path.join(name);
-        move |errno| {
-            let error = Error::new(act, at.display(), errno);
-            if errno == Nix::ENOSPC { error.hint("the store is full; bocker rm what is not needed") } else { error }
-        }
+        move |errno| full(Error::new(act, at.display(), errno), errno == Nix::ENOSPC)
     }
 
     /// This step here.
@@ -647,10 +644,10 @@ impl Store {
                 let file = rustix::fs::openat(&self.dir, name, flags, Mode::from_raw_mode(0o644));
                 let file = file.map_err(to_nix).map_err(self.fail("create", name))?;
                 let mut file = File::from(file);
-                let at = self.path.join(name);
-                file.write_all(bytes).map_err(|e| Error::new("write", at.display(), e))?;
+                let fail = |e| self.fail("write", name)(e);
+                file.write_all(bytes).map_err(|e| fail(Nix::from_raw(e.raw_os_error().unwrap_or_default())))?;
                 // A power cut must not find the container and not its texts; a sync would cost every start a wait.
-                sys::write_out(&file).map_err(self.fail("write", name))
+                sys::write_out(&file).map_err(fail)
             }
             Step::Forget(files) => {
                 for name in files {
@@ -885,7 +882,7 @@ impl LayerStore {
         match rustix::fs::renameat_with(&self.dir, new, &self.dir, chain, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
-            Err(e) => Err(Error::new("rename to", chain, std::io::Error::from(e))),
+            Err(e) => Err(full(Error::new("rename to", chain, std::io::Error::from(e)), e == Errno::NOSPC)),
         }
     }
 
@@ -913,7 +910,7 @@ impl LayerStore {
 
     fn delete(&self, name: &str) -> Result<()> {
         let name = name.strip_prefix("layers/").unwrap_or(name);
-        delete(&self.dir, name).map_err(|e| Error::new("delete", name, e))
+        delete(&self.dir, name).map_err(|e| full(Error::new("delete", name, e), e == Nix::ENOSPC))
     }
 }
 

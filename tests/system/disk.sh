@@ -227,3 +227,97 @@ test_fsck_while_others_work() {
   is "$(cat errors found)" ""
   is "$(bocker-store fsck)" ""
 }
+
+# brim ID [links]: no room for a file's data in the store, or not even for a name: what is in a link's is metadata alone
+brim() {
+  local n size
+  for size in 64M 4M 1M 64K; do
+    for n in $(seq 50); do fallocate -l "$size" "$BOCKER_ROOT/$1/rootfs/$size.$RANDOM$n" 2>/dev/null || break; done
+  done
+  head -c 100000000 /dev/zero > "$BOCKER_ROOT/$1/rootfs/fill" 2>/dev/null || true
+  sync -f "$BOCKER_ROOT"
+  [ $# = 1 ] || python3 - "$BOCKER_ROOT/$1/rootfs" <<'PY'
+import os, sys
+try:
+    for n in range(100_000):
+        os.symlink("x" * 3000, f"{sys.argv[1]}/{os.urandom(8).hex()}")
+except OSError as e:
+    assert e.errno == 28, e
+PY
+}
+
+# Check 39: whatever makes something fails in one line that names the way out, and leaves nothing; whatever deletes works.
+test_nothing_is_made_on_a_full_disk_and_everything_deleted() {
+  bocker-store init --size 200M
+  bocker-net setup 2>/dev/null
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready 2>/dev/null &
+  eventually 10 grep -qs ready ready
+  a_tree tree && data tree/big 2
+  tar -C tree -cf tree.tar .
+  bocker-store import --source base tree >/dev/null
+  bocker save base > base.tar
+  local how full ps volume way_out='^bocker-store: .*\(.*bocker rm what is not needed'
+  for how in data links; do
+    full=$(bocker-store snapshot base -- x) ps=$(bocker-store snapshot base -- x)
+    for id in "$full" "$ps"; do echo 'exited 0' > "$BOCKER_ROOT/$id/status"; done
+    volume=$(bocker-store volume create) && bocker-store volume create vol >/dev/null
+    mkdir -m 700 "$BOCKER_ROOT/layers" 2>/dev/null || true
+    btrfs subvolume create "$BOCKER_ROOT/.new_img_42100" >/dev/null
+    bocker tag base other
+    [ "$how" = links ] && more=links || more=
+    again() { brim "$full" $more; }
+    again
+    before=$(census)
+    fails 1 "$way_out" bocker pull 127.0.0.1:5001/good
+    fails 1 "$way_out" bocker load -i base.tar
+    fails 1 "$way_out" bocker init tree
+    fails 1 "$way_out" sh -c 'bocker import - < tree.tar'
+    fails 1 "$way_out" bocker commit "$ps" mine:1
+    fails 125 "$way_out" bocker run base true
+    if [ "$how" = links ]; then
+      # No data is in these: where only that is missing they work.
+      fails 1 "$way_out" bocker commit "$ps" base
+      fails 1 "$way_out" bocker tag base localhost:5000/a/b:1
+      fails 1 "$way_out" bocker volume create more
+    fi
+    is "$(census)" "$before" "$how: what failed left something"
+    is "$(bocker images | wc -l) $(bocker ps | wc -l)" "3 3"
+    # Looking works, and taking out what is there.
+    is "$(bocker-store df | wc -l) $(bocker export base | cmp - <(bocker export other) && bocker save base | cmp - base.tar && echo same)" "5 same"
+    # And what makes room.
+    # The next pull would go on from what is beside the store.
+    like "$(bocker gc | xargs)" "^\\.new_img_42100( $BOCKER_ROOT\\.cache/sha256:[0-9a-f]+\\.partial)*$"
+    again; is "$(bocker volume rm vol)" vol
+    again; is "$(bocker rmi other)" "Removed: other"
+    again; is "$(bocker volume prune --force)" "vol_$volume	0"
+    again; is "$(bocker rm "$ps")" "Removed: $ps"
+    again; is "$(bocker rm "$full")" "Removed: $full"
+    is "$(bocker run base echo room)" room
+    is "$(bocker prune --force | wc -l)" 1
+  done
+  is "$(bocker rmi base; ls -A "$BOCKER_ROOT")" "Removed: base
+layers"
+}
+
+# The same where /run, which has the links to containers and the networks' names, has no room for one more.
+test_no_room_in_run() {
+  a_tree tree
+  bocker init tree >out 2>/dev/null && img=$(sed 's/Created: //' out)
+  bocker run "$img" true 2>/dev/null
+  # Not one name more in either.
+  for dir in /run/bocker /run/netns; do
+    ps=$(bocker-store snapshot "$img" -- x)
+    mkdir kept && cp -a $dir/. kept && mount -t tmpfs -o mode=700,size=4k,nr_inodes=$(($(ls kept | wc -l) + 1)) small $dir
+    cp -a kept/. $dir && rm -r kept
+    before=$(census)
+    fails 125 "^bocker-(store|net): create $dir/[a-z_0-9]*: No space left on device \\(" bocker run "$img" true
+    [ $dir = /run/netns ] || fails 1 "^bocker-store: create /run/bocker/ps_[0-9]+: No space left on device \\(make room in /run: df -i /run\\)$" bocker-store snapshot "$img"
+    is "$(census)" "$before" "after a run without room in $dir"
+    is "$(bocker gc)" ""
+    is "$(bocker rm "$ps")" "Removed: $ps"
+    umount $dir
+    # The link that the mount had hidden.
+    bocker gc >/dev/null
+  done
+  is "$(bocker run "$img" echo room)" room
+}
