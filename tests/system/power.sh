@@ -145,7 +145,7 @@ test_power_cut_at_any_moment() {
   store
   local verb n
   for verb in pull load import; do
-    while [ ! -e stop ]; do $verb && bocker-store rm "${verb}ed:1"; done 2>>err &
+    while [ ! -e stop ]; do $verb && sleep 0.1 && bocker-store rm "${verb}ed:1"; done 2>>err &
   done
   while [ ! -e stop ]; do commit && bocker-store tag committed:1 other && bocker-store rm other && bocker-store rm committed:1; done 2>>err &
   for n in $(seq -w 20); do
