@@ -49,7 +49,7 @@ impl Budget {
             None => {
                 let needed = bytes >> 20;
                 return Err(Error::plain(format!("no room: {needed} MiB more would not leave the store its reserve"))
-                    .hint("bocker rm what is not needed, or a larger store"));
+                    .hint("bocker rm what is not needed, or a larger store, or room on the disk below it"));
             }
         }
         Ok(())

@@ -26,6 +26,7 @@ use crate::claims::{self, Claims};
 use crate::layer::{Budget, full, is_dir, lstat, names};
 use crate::names;
 use crate::oci::Digest;
+use crate::pool;
 use crate::reference::Reference;
 use crate::sys;
 
@@ -42,7 +43,7 @@ pub(crate) const ORIGIN: &str = "origin";
 /// Bytes read of a text file for a listing, at most.
 const MAX_TEXT: u64 = 4 << 20;
 
-/// Bytes always left free in the store, at least: deleting needs some.
+/// Bytes always left free in the store and on the disk below it, at least: deleting needs some.
 const RESERVE: u64 = 32 << 20;
 
 /// How long a deletion waits, at most, for the room that it makes in a full store.
@@ -375,8 +376,18 @@ impl Store {
     }
 
     pub(crate) fn fail<'a>(&self, act: &'a str, name: &str) -> impl Fn(Nix) -> Error + use<'a> {
-        let at = self.path.join(name);
-        move |errno| full(Error::new(act, at.display(), errno), errno == Nix::ENOSPC)
+        let (at, root) = (self.path.join(name), self.path.clone());
+        move |errno| {
+            let error = Error::new(act, at.display(), errno);
+            // A file that takes room as it is filled, on a disk that has none: btrfs ends all work, and what is written stays.
+            if matches!(errno, Nix::EIO | Nix::EROFS) {
+                let root = root.display();
+                let way_out =
+                    format!("the disk below is full or fails; make room there, then umount {root}; bocker setup");
+                return error.hint(way_out);
+            }
+            full(error, errno == Nix::ENOSPC)
+        }
     }
 
     /// This step here.
@@ -419,7 +430,8 @@ impl Store {
     /// The original's line; it calls everything a container.
     pub fn find_any(&self, name: &str) -> Result<Id> {
         let kind = name.parse::<Id>().map_or(Kind::Image, Id::kind);
-        self.find(kind, name).map_err(|_| no_such(Kind::Container, name))
+        let none = no_such(kind, name);
+        self.find(kind, name).map_err(|error| if error == none { no_such(Kind::Container, name) } else { error })
     }
 
     /// All ids of a kind, ascending.
@@ -614,8 +626,18 @@ impl Store {
     /// Bytes without the reserve.
     fn room(&self) -> Result<u64> {
         let room = rustix::fs::fstatvfs(&self.dir).map_err(to_nix).map_err(self.fail("look at", ""))?;
-        let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
-        Ok(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve))
+        let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
+        let below = self.room_below().saturating_sub(RESERVE);
+        Ok(bytes(room.f_bavail).saturating_sub(RESERVE.max(bytes(room.f_blocks) / 50)).min(below))
+    }
+
+    /// Bytes that the disk below can still give the store, where that is a file that takes room as it is filled. What was
+    /// freed in it counts when it is free below, which takes the kernel a while.
+    fn room_below(&self) -> u64 {
+        let file = pool::file_of(&self.path);
+        let (Ok(stat), Ok(disk)) = (rustix::fs::lstat(&file), rustix::fs::statvfs(&file)) else { return u64::MAX };
+        let whole = stat.st_blocks.saturating_mul(512) >= stat.st_size;
+        if whole { u64::MAX } else { disk.f_bavail.saturating_mul(disk.f_frsize) }
     }
 
     /// A lock on the store's directory, held while the value lives.

@@ -321,3 +321,38 @@ test_no_room_in_run() {
   done
   is "$(bocker run "$img" echo room)" room
 }
+
+# The pool takes room on the disk below as it is filled. What is told how much it needs stops before that is full; where
+# it fills up all the same, btrfs ends all work, and nothing that was whole is lost.
+test_the_disk_below_the_store_is_full() {
+  local below=$HOST_DIR/below made way_out
+  mkdir below tree && mount -t tmpfs -o size=160M below below
+  export BOCKER_ROOT=$below/store
+  bocker-store init 2>/dev/null
+  data tree/f 20
+  for made in 1 2 3 4 5 6 7 8; do bocker-store import --source "n$made" tree >out 2>err || break; done
+  like "$(cat err)" '^bocker-store: no room: 20 MiB more .*\(bocker rm what is not needed, .*room on the disk below' "import $made"
+  [ "$made" -gt 3 ] || fail "no room for the image $made"
+  bocker save n1 > n1.tar
+  fails 1 '^bocker-store: no room: ' bocker load -i n1.tar
+  like "$(findmnt -no OPTIONS "$BOCKER_ROOT")" '^rw,'
+  is "$(bocker-store images | wc -l)" "$made"
+  # A container knows no such limit.
+  ps=$(bocker-store snapshot n1 -- x) && echo 'exited 0' > "$BOCKER_ROOT/$ps/status"
+  head -c 100000000 /dev/urandom > "$BOCKER_ROOT/$ps/rootfs/fill" 2>/dev/null || true
+  sync -f "$BOCKER_ROOT" 2>/dev/null && fail "the disk below is not full"
+  way_out="(I/O error|Read-only file system) \\(the disk below is full or fails; make room there, then umount $BOCKER_ROOT; bocker setup\\)$"
+  for words in images "tag n1 more" "rmi n1" "rm $ps" gc; do
+    # shellcheck disable=SC2086 # words
+    fails 1 "^bocker-store: .*$way_out" bocker $words
+  done
+  fails 125 "^bocker-store: .*$way_out" bocker run n1 true
+  # The way out.
+  mount -o remount,size=400M below
+  umount "$BOCKER_ROOT" && bocker setup 2>/dev/null
+  bocker gc >/dev/null
+  is "$(bocker-store fsck)" ""
+  for img in $(bocker-store images --json | jq -r .id); do cmp tree/f "$BOCKER_ROOT/$img/rootfs/f"; done
+  is "$(bocker images | wc -l)" "$made"
+  bocker setup --undo
+}
