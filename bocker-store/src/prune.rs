@@ -145,9 +145,13 @@ fn remove(store: &Store, gone: &[Gone], how: How, explain: Explain) -> Result<()
             }
             // In words: the containers that go before it are there still.
             Gone::Volume(volume) if explain.dry_run => volumes::remove(store, volume, explain)?,
-            // A container has got it meanwhile.
-            Gone::Volume(volume) if volumes::remove_unused(store, volume, explain)?.is_some() => continue,
-            Gone::Volume(_) => {}
+            Gone::Volume(volume) => match volumes::remove_unused(store, volume, explain) {
+                Ok(None) => {}
+                // A container has got it meanwhile, or somebody else has removed it.
+                Ok(Some(_)) => continue,
+                Err(_) if !store.has_volume(volume)? => continue,
+                Err(error) => return Err(error),
+            },
         }
         if !explain.dry_run {
             print(line.as_bytes())?;

@@ -82,7 +82,7 @@ impl Store {
         Ok(volumes)
     }
 
-    fn has_volume(&self, volume: &Volume) -> Result<bool> {
+    pub(crate) fn has_volume(&self, volume: &Volume) -> Result<bool> {
         let name = volume.subvolume();
         let stat = lstat(self.dir(), name.as_bytes()).map_err(to_nix).map_err(self.fail("look at", &name))?;
         Ok(stat.is_some_and(|stat| is_dir(&stat) && stat.st_ino == crate::store::SUBVOLUME_ROOT))
@@ -204,6 +204,8 @@ pub(crate) fn rm(store: &Store, all: &[String], force: bool, explain: Explain) -
 /// list is written: so nobody is between the two here.
 pub(crate) fn remove_unused(store: &Store, volume: &Volume, explain: Explain) -> Result<Option<Id>> {
     let _alone = store.lock_store(FlockOperation::LockExclusive)?;
+    // Somebody else may have been faster.
+    store.volume(&volume.0)?;
     let user = store.user_of(volume)?;
     if user.is_none() {
         remove(store, volume, explain)?;

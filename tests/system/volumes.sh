@@ -98,6 +98,25 @@ test_volume_rm_and_prune_beside_a_starting_container() {
     is "$(bocker-store volume ls -q | wc -l)" 2 "after $verb"
     rm "$BOCKER_ROOT/$ps/volumes"
   done
+  # Two who remove the same: one of them does, the other finds nothing.
+  local jobs ended
+  for verb in "rm twice" "prune --all --force"; do
+    bocker-store volume create twice >/dev/null
+    printf '%s\n' one "$anonymous" > "$BOCKER_ROOT/$ps/volumes"
+    exec 9<"$BOCKER_ROOT" && flock -s 9
+    jobs=() ended=
+    # shellcheck disable=SC2086 # words
+    for n in 1 2; do bocker-store volume $verb >"out.$n" 2>"err.$n" 9<&- & jobs+=($!); done
+    sleep 0.3
+    exec 9<&-
+    for job in "${jobs[@]}"; do status=0; wait "$job" || status=$?; ended+=$status; done
+    is "$(cat out.1 out.2 | cut -f 1 | sed s/vol_//)" twice "$verb"
+    case $verb in
+      rm*) is "$(cat err.1 err.2)" "bocker-store: No volume named 'twice' exists"; like "$ended" '^(01|10)$' ;;
+      *) is "$(cat err.1 err.2)$ended" 00 ;;
+    esac
+    rm "$BOCKER_ROOT/$ps/volumes"
+  done
   # One that is being made counts, one that a crash left does not.
   new=$BOCKER_ROOT/.new_ps_42100
   btrfs subvolume snapshot "$BOCKER_ROOT/$img" "$new" >/dev/null && echo one > "$new/volumes"
