@@ -56,8 +56,8 @@ pub fn one_line(rendered: &str) -> String {
     words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
-/// Holds every signal back that would end this tool, until dropped; those of the real-time range, which nobody sends
-/// to a tool, are left alone.
+/// Holds every signal back that would end this tool, until dropped; those of the real-time range, too: who ends a whole
+/// job with one of them sends it to the tools as well.
 ///
 /// For the short stretches that must happen whole or not at all: a Ctrl-C then
 /// ends the tool after the stretch instead of in the middle of it.
@@ -71,16 +71,15 @@ pub struct Uninterrupted {
 impl Uninterrupted {
     /// Blocks them, `sigprocmask(2)`. One that the caller ignores (`nohup`) ends nothing: blocked, it would be pending.
     pub fn begin() -> Self {
-        let held = Signal::iterator().filter(|signal| !SPARED.contains(signal) && !sys::is_ignored(*signal)).collect();
+        let held = sys::signals_but(&SPARED);
         let mut before = SigSet::empty();
         let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut before));
         Self { before, held }
     }
 
     /// One of them that has come meanwhile: it ends the tool when this value is dropped.
-    fn is_told_to_end(&self) -> Option<Signal> {
-        let pending = sys::pending()?;
-        self.held.iter().find(|signal| pending.contains(*signal))
+    fn is_told_to_end(&self) -> Option<i32> {
+        sys::pending(&self.held)
     }
 
     /// Fails if one of them has come.

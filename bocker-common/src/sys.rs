@@ -10,21 +10,32 @@ pub(crate) fn cloexec_from(first: u32) -> nix::Result<()> {
     nix::errno::Errno::result(done).map(drop)
 }
 
-/// The signals that have come and are held back, `sigpending(2)`.
-pub(crate) fn pending() -> Option<SigSet> {
-    // SAFETY: the call fills the set; only then is it read.
+/// Every signal, real-time ones included, but for those in `out` and those that this process ignores, `sigaction(2)`.
+pub(crate) fn signals_but(out: &[Signal]) -> SigSet {
+    // SAFETY: sigemptyset initialises the set before it is used; sigaddset refuses bad numbers; a sigaction of zeros is
+    // valid, and with a null new action the call only fills `now`.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
-        (libc::sigpending(&raw mut set) == 0).then(|| SigSet::from_sigset_t_unchecked(set))
+        libc::sigemptyset(&raw mut set);
+        for signal in (1..=libc::SIGRTMAX()).filter(|signal| !out.iter().any(|spared| *spared as i32 == *signal)) {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut now);
+            if now.sa_sigaction != libc::SIG_IGN {
+                libc::sigaddset(&raw mut set, signal);
+            }
+        }
+        SigSet::from_sigset_t_unchecked(set)
     }
 }
 
-/// Whether this process ignores the signal, `sigaction(2)`.
-pub(crate) fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: a sigaction of zeros is valid; with a null new action the call only fills `now`.
+/// The first of these signals that has come and is held back, `sigpending(2)`.
+pub(crate) fn pending(of: &SigSet) -> Option<i32> {
+    // SAFETY: the calls fill the set or read one that is filled.
     unsafe {
-        let mut now: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal as i32, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&raw mut set);
+        let is_in = |set: &libc::sigset_t, signal| libc::sigismember(set, signal) == 1;
+        (1..=libc::SIGRTMAX()).find(|signal| is_in(&set, *signal) && is_in(of.as_ref(), *signal))
     }
 }
 

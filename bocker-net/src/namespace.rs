@@ -44,9 +44,13 @@ pub(crate) fn create<T>(id: Id, inside: impl FnOnce() -> nix::Result<T>) -> Resu
     prepare_directory()?;
     // O_EXCL: whoever creates the file has the name. Mode 0, as `ip netns` has it: there is nothing to read.
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(&path).map_err(|e| {
-        let taken = e.kind() == io::ErrorKind::AlreadyExists;
+        let kind = e.kind();
         let error = Error::new("create", path.display(), e);
-        if taken { error.hint(format!("bocker-net down {id} removes it")) } else { error }
+        match kind {
+            io::ErrorKind::AlreadyExists => error.hint(format!("bocker-net down {id} removes it")),
+            io::ErrorKind::StorageFull => error.hint("make room in /run: df -i /run"),
+            _ => error,
+        }
     })?;
     let made = enter_new(&path, inside);
     if made.is_err() {

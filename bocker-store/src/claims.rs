@@ -32,6 +32,11 @@ impl Default for Claims {
     }
 }
 
+/// Adds the way out where the host has no room.
+fn no_room(error: Error, errno: Errno) -> Error {
+    if errno == Errno::NOSPC { error.hint("make room in /run: df -i /run") } else { error }
+}
+
 /// An id that is ours; given back unless it is kept.
 #[derive(Debug)]
 pub struct Claim {
@@ -81,7 +86,7 @@ impl Claims {
         }
         let link = self.link(id);
         rustix::fs::symlinkat(store, &held.directory, id.to_string())
-            .map_err(|e| Error::new("create", link.display(), io::Error::from(e)))?;
+            .map_err(|e| no_room(Error::new("create", link.display(), io::Error::from(e)), e))?;
         Ok(Some(Claim { link, kept: false }))
     }
 
@@ -184,7 +189,7 @@ impl Claims {
     }
 
     fn fail(&self, act: &str, errno: Errno) -> Error {
-        Error::new(act, self.0.display(), io::Error::from(errno))
+        no_room(Error::new(act, self.0.display(), io::Error::from(errno)), errno)
     }
 
     fn is_at_its_place(&self, directory: &OwnedFd) -> bool {

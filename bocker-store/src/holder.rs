@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 
 use bocker_common::{Error, Id, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::store::{Store, to_nix};
 
@@ -68,7 +69,8 @@ impl Store {
         Holder::parse(&String::from_utf8_lossy(&text)).filter(|holder| Some(*holder) != me && holder.lives())
     }
 
-    /// Makes `me` the holder, unless another one is: that one.
+    /// Makes `me` the holder, unless another one is: that one. A full store has no room to write that down, and is emptied
+    /// all the same: nobody is the holder then.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -78,7 +80,10 @@ impl Store {
         let file = rustix::fs::openat(self.dir(), &name, flags, Mode::from_raw_mode(0o644))
             // One at a time: two could find the same dead one.
             .and_then(|file| rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file));
-        let mut file = std::fs::File::from(file.map_err(to_nix).map_err(self.fail("lock", &name))?);
+        let mut file = match file {
+            Err(Errno::NOSPC) => return Ok(None),
+            file => std::fs::File::from(file.map_err(to_nix).map_err(self.fail("lock", &name))?),
+        };
         let fail = |e| Error::new("write", &name, e);
         let mut text = String::new();
         (&file).take(64).read_to_string(&mut text).map_err(fail)?;
@@ -86,8 +91,10 @@ impl Store {
             return Ok(Some(other));
         }
         std::io::Seek::rewind(&mut file).and_then(|()| file.set_len(0)).map_err(fail)?;
-        file.write_all(me.text().as_bytes()).map_err(fail)?;
-        Ok(None)
+        match file.write_all(me.text().as_bytes()) {
+            Err(e) if e.kind() != std::io::ErrorKind::StorageFull => Err(fail(e)),
+            _ => Ok(None),
+        }
     }
 }
 

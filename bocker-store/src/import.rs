@@ -13,8 +13,9 @@ use bocker_common::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::layer::{lstat, names, open_in_root, xattr_names};
+use crate::layer::{Budget, full, lstat, names, open_in_root, xattr_names};
 use crate::signal::Interrupt;
+use crate::store::Store;
 use bocker_common::tarball::shown;
 
 /// Bytes copied between two looks for a signal.
@@ -32,6 +33,7 @@ struct Copier<'a> {
     store: (u64, u64),
     /// Where the first name of a file with several went, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
+    budget: Budget,
 }
 
 /// Opens the directory to import.
@@ -51,14 +53,15 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// The first name that cannot be copied; a signal.
-pub(crate) fn copy(from: &OwnedFd, to: BorrowedFd<'_>, store: &OwnedFd, interrupt: &Interrupt) -> Result<()> {
-    let stat = rustix::fs::fstat(store).map_err(|e| fail(b".", e))?;
-    let mut copier = Copier { interrupt, to, store: (stat.st_dev, stat.st_ino), links: HashMap::new() };
+pub(crate) fn copy(from: &OwnedFd, to: BorrowedFd<'_>, store: &Store, interrupt: &Interrupt) -> Result<()> {
+    let stat = rustix::fs::fstat(store.dir()).map_err(|e| fail(b".", e))?;
+    let (links, budget) = (HashMap::new(), store.budget()?);
+    let mut copier = Copier { interrupt, to, store: (stat.st_dev, stat.st_ino), links, budget };
     copier.directory(from.as_fd(), to, b".", MAX_DEPTH)
 }
 
 fn fail(path: &[u8], errno: Errno) -> Error {
-    Error::new("copy", format_args!("'{}'", shown(path)), std::io::Error::from(errno))
+    full(Error::new("copy", format_args!("'{}'", shown(path)), std::io::Error::from(errno)), errno == Errno::NOSPC)
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -149,7 +152,7 @@ impl Copier<'_> {
     }
 
     /// The data of a file, holes left out.
-    fn data(&self, path: &[u8], source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<()> {
+    fn data(&mut self, path: &[u8], source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<()> {
         rustix::fs::ftruncate(target, size).map_err(|e| fail(path, e))?;
         let mut at = 0;
         while at < size {
@@ -161,6 +164,7 @@ impl Copier<'_> {
                 Err(_) => at,
             };
             let end = rustix::fs::seek(source, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+            self.budget.spend(end.saturating_sub(start))?;
             self.piece(path, source, target, start, end)?;
             at = end.max(start + 1);
         }
@@ -187,7 +191,7 @@ impl Copier<'_> {
     }
 
     fn plain(&self, path: &[u8], source: &OwnedFd, target: &OwnedFd, start: u64, end: u64) -> Result<()> {
-        let failed = |e: std::io::Error| Error::new("copy", format_args!("'{}'", shown(path)), e);
+        let failed = |e: std::io::Error| fail(path, Errno::from_io_error(&e).unwrap_or(Errno::IO));
         let source = File::from(source.try_clone().map_err(failed)?);
         let target = File::from(target.try_clone().map_err(failed)?);
         let (mut buffer, mut at) = (vec![0; 256 << 10], start);

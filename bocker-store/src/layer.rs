@@ -49,7 +49,7 @@ impl Budget {
             None => {
                 let needed = bytes >> 20;
                 return Err(Error::plain(format!("no room: {needed} MiB more would not leave the store its reserve"))
-                    .hint("bocker rm what is not needed, or a larger store"));
+                    .hint("bocker rm what is not needed, or a larger store, or room on the disk below it"));
             }
         }
         Ok(())
@@ -98,8 +98,8 @@ fn os(path: &[u8]) -> impl Fn(Errno) -> Error {
     move |errno| full(refuse(path, std::io::Error::from(errno)), errno == Errno::NOSPC)
 }
 
-/// Adds the way out where there is no room.
-fn full(error: Error, is_full: bool) -> Error {
+/// Adds the way out where the store has no room.
+pub(crate) fn full(error: Error, is_full: bool) -> Error {
     if is_full { error.hint("the store is full; bocker rm what is not needed") } else { error }
 }
 

@@ -28,5 +28,6 @@ mod unpack;
 mod usage;
 mod verbs;
 pub mod volumes;
+mod whole;
 
 pub use cli::main;

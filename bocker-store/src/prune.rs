@@ -143,7 +143,15 @@ fn remove(store: &Store, gone: &[Gone], how: How, explain: Explain) -> Result<()
             Gone::Of(id) => {
                 verbs::rm(store, &id.to_string(), verbs::Removal { force: true, unstarted: false }, None, explain)?
             }
-            Gone::Volume(volume) => volumes::remove(store, volume, explain)?,
+            // In words: the containers that go before it are there still.
+            Gone::Volume(volume) if explain.dry_run => volumes::remove(store, volume, explain)?,
+            Gone::Volume(volume) => match volumes::remove_unused(store, volume, explain) {
+                Ok(None) => {}
+                // A container has got it meanwhile, or somebody else has removed it.
+                Ok(Some(_)) => continue,
+                Err(_) if !store.has_volume(volume)? => continue,
+                Err(error) => return Err(error),
+            },
         }
         if !explain.dry_run {
             print(line.as_bytes())?;

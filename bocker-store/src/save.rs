@@ -7,12 +7,11 @@
 //!
 //! A layer's size and digest stand before its bytes. So each is written twice, the first time to nowhere.
 
-use std::borrow::BorrowMut;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use bocker_common::{Error, Id, Kind, Result};
@@ -25,6 +24,7 @@ use crate::export::{DIRECTORY, Entry, Exporter, MAX_DEPTH, headers};
 use crate::oci::{Config, Digest};
 use crate::reference::Reference;
 use crate::store::{LAYERS, Store, to_nix};
+use crate::whole::Output;
 
 const BLOCK: u64 = 512;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -315,47 +315,70 @@ impl<W: Write> Write for Out<W> {
 /// `save`: to stdout, or to a file, which is there afterwards only if it is whole.
 pub(crate) fn save(open: impl FnOnce() -> Result<Store>, words: &[String], output: Option<&Path>) -> Result<()> {
     let stdout = io::stdout();
-    let Some(file) = output else {
+    let Some(path) = output else {
         if stdout.is_terminal() {
             let way_out = format!("bocker-store save {} > FILE", words.join(" "));
             return Err(Error::plain("stdout is a terminal").hint(way_out));
         }
-        let is_pipe =
-            rustix::fs::fstat(&stdout).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-        let mut out = Out::new(stdout.lock());
-        return open().and_then(|store| write(&store, words, || Ok(&mut out))).inspect_err(|_| {
-            // Who reads the pipe need not guess why it ended.
-            if is_pipe {
-                let _ = out.fail();
-            }
-        });
+        return write(open, words, stdout.lock());
     };
-    let mut made = false;
-    let create = || {
-        // What is in an image is not everybody's.
-        let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
-        let to = to.map_err(|e| Error::new("write", file.display(), e))?;
-        made = to.metadata().is_ok_and(|meta| meta.is_file());
-        Ok(Out::new(to))
+    let wrong = |e: &io::Error| {
+        let error = Error::new("write", path.display(), e);
+        if e.kind() == io::ErrorKind::StorageFull { error.hint("another FILE, where there is room") } else { error }
     };
-    let done = open().and_then(|store| write(&store, words, create));
-    if done.is_err() && made {
-        let _ = std::fs::remove_file(file);
+    let output = Output::create(path).map_err(|e| wrong(&e))?;
+    let broken = Cell::new(None);
+    let done = write(open, words, Noting { to: output.file(), broken: &broken });
+    match (done, broken.take()) {
+        // The archive's writer calls whatever it writes to stdout.
+        (Err(error), Some(reason)) if !error.is_explained_elsewhere() => Err(wrong(&reason)),
+        (done, _) => done.and_then(|()| output.finish().map_err(|e| wrong(&e))),
     }
-    done
 }
 
-fn write<W: Write, O: BorrowMut<Out<W>>>(
-    store: &Store,
-    words: &[String],
-    out: impl FnOnce() -> Result<O>,
-) -> Result<()> {
-    // Nothing is removed that an image needs which is there now.
-    let _held = store.layers()?.map(|_| store.hold_layers()).transpose()?;
-    let is_written = rustix::fs::syncfs(store.dir()).is_ok();
-    let mut plan = Plan { store, is_written, images: Vec::new(), layers: Vec::new(), known: HashMap::new() };
-    words.iter().try_for_each(|word| plan.add(word))?;
-    plan.write(out()?.borrow_mut())
+/// Writes the archive. Who reads it from a pipe need not guess why it ended.
+fn write(open: impl FnOnce() -> Result<Store>, words: &[String], to: impl Write + AsFd) -> Result<()> {
+    let is_pipe = rustix::fs::fstat(&to).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    let mut out = Out::new(to);
+    let done = open().and_then(|store| {
+        // Nothing is removed that an image needs which is there now.
+        let _held = store.layers()?.map(|_| store.hold_layers()).transpose()?;
+        let is_written = rustix::fs::syncfs(store.dir()).is_ok();
+        let mut plan =
+            Plan { store: &store, is_written, images: Vec::new(), layers: Vec::new(), known: HashMap::new() };
+        words.iter().try_for_each(|word| plan.add(word))?;
+        plan.write(&mut out)
+    });
+    done.inspect_err(|_| {
+        if is_pipe {
+            let _ = out.fail();
+        }
+    })
+}
+
+/// Keeps the first error of what it writes to.
+struct Noting<'a> {
+    to: &'a File,
+    broken: &'a Cell<Option<io::Error>>,
+}
+
+impl Write for Noting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes).inspect_err(|e| {
+            let first = self.broken.take();
+            self.broken.set(first.or_else(|| e.raw_os_error().map(io::Error::from_raw_os_error)));
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl AsFd for Noting<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.to.as_fd()
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! [`Store::sweep`] finds it.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
@@ -22,9 +23,10 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::claims::{self, Claims};
-use crate::layer::{Budget, is_dir, lstat, names};
+use crate::layer::{Budget, full, is_dir, lstat, names};
 use crate::names;
 use crate::oci::Digest;
+use crate::pool;
 use crate::reference::Reference;
 use crate::sys;
 
@@ -41,7 +43,7 @@ pub(crate) const ORIGIN: &str = "origin";
 /// Bytes read of a text file for a listing, at most.
 const MAX_TEXT: u64 = 4 << 20;
 
-/// Bytes always left free in the store, at least: deleting needs some.
+/// Bytes always left free in the store and on the disk below it, at least: deleting needs some.
 const RESERVE: u64 = 32 << 20;
 
 /// How long a deletion waits, at most, for the room that it makes in a full store.
@@ -374,10 +376,17 @@ impl Store {
     }
 
     pub(crate) fn fail<'a>(&self, act: &'a str, name: &str) -> impl Fn(Nix) -> Error + use<'a> {
-        let at = self.path.join(name);
+        let (at, root) = (self.path.join(name), self.path.clone());
         move |errno| {
             let error = Error::new(act, at.display(), errno);
-            if errno == Nix::ENOSPC { error.hint("the store is full; bocker rm what is not needed") } else { error }
+            // A file that takes room as it is filled, on a disk that has none: btrfs ends all work, and what is written stays.
+            if matches!(errno, Nix::EIO | Nix::EROFS) {
+                let root = root.display();
+                let way_out =
+                    format!("the disk below is full or fails; make room there, then umount {root}; bocker setup");
+                return error.hint(way_out);
+            }
+            full(error, errno == Nix::ENOSPC)
         }
     }
 
@@ -421,7 +430,8 @@ impl Store {
     /// The original's line; it calls everything a container.
     pub fn find_any(&self, name: &str) -> Result<Id> {
         let kind = name.parse::<Id>().map_or(Kind::Image, Id::kind);
-        self.find(kind, name).map_err(|_| no_such(Kind::Container, name))
+        let none = no_such(kind, name);
+        self.find(kind, name).map_err(|error| if error == none { no_such(Kind::Container, name) } else { error })
     }
 
     /// All ids of a kind, ascending.
@@ -437,7 +447,7 @@ impl Store {
     }
 
     /// Opens a text file beside `rootfs`. A link is not followed, and only a regular file is opened.
-    pub(crate) fn open_text(&self, id: Id, file: &str) -> rustix::io::Result<File> {
+    pub(crate) fn open_text(&self, id: impl Display, file: &str) -> rustix::io::Result<File> {
         let subvolume = rustix::fs::openat(&self.dir, id.to_string(), DIRECTORY, Mode::empty())?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&subvolume, file, flags, Mode::empty())?;
@@ -459,7 +469,7 @@ impl Store {
     }
 
     /// A file beside `rootfs`; empty if there is none.
-    pub(crate) fn bytes(&self, id: Id, file: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, id: impl Display, file: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Ok(file) = self.open_text(id, file)
             && file.take(MAX_TEXT).read_to_end(&mut bytes).is_err()
@@ -470,7 +480,7 @@ impl Store {
     }
 
     /// A text file without its last newline; empty if there is none.
-    pub(crate) fn text(&self, id: Id, file: &str) -> Vec<u8> {
+    pub(crate) fn text(&self, id: impl Display, file: &str) -> Vec<u8> {
         let mut bytes = self.bytes(id, file);
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
@@ -616,8 +626,18 @@ impl Store {
     /// Bytes without the reserve.
     fn room(&self) -> Result<u64> {
         let room = rustix::fs::fstatvfs(&self.dir).map_err(to_nix).map_err(self.fail("look at", ""))?;
-        let reserve = RESERVE.max(room.f_blocks.saturating_mul(room.f_frsize) / 50);
-        Ok(room.f_bavail.saturating_mul(room.f_frsize).saturating_sub(reserve))
+        let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
+        let below = self.room_below().saturating_sub(RESERVE);
+        Ok(bytes(room.f_bavail).saturating_sub(RESERVE.max(bytes(room.f_blocks) / 50)).min(below))
+    }
+
+    /// Bytes that the disk below can still give the store, where that is a file that takes room as it is filled. What was
+    /// freed in it counts when it is free below, which takes the kernel a while.
+    fn room_below(&self) -> u64 {
+        let file = pool::file_of(&self.path);
+        let (Ok(stat), Ok(disk)) = (rustix::fs::lstat(&file), rustix::fs::statvfs(&file)) else { return u64::MAX };
+        let whole = stat.st_blocks.saturating_mul(512) >= stat.st_size;
+        if whole { u64::MAX } else { disk.f_bavail.saturating_mul(disk.f_frsize) }
     }
 
     /// A lock on the store's directory, held while the value lives.
@@ -645,8 +665,11 @@ impl Store {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = rustix::fs::openat(&self.dir, name, flags, Mode::from_raw_mode(0o644));
                 let file = file.map_err(to_nix).map_err(self.fail("create", name))?;
-                let at = self.path.join(name);
-                File::from(file).write_all(bytes).map_err(|e| Error::new("write", at.display(), e))
+                let mut file = File::from(file);
+                let fail = |e| self.fail("write", name)(e);
+                file.write_all(bytes).map_err(|e| fail(Nix::from_raw(e.raw_os_error().unwrap_or_default())))?;
+                // A power cut must not find the container and not its texts; a sync would cost every start a wait.
+                sys::write_out(&file).map_err(fail)
             }
             Step::Forget(files) => {
                 for name in files {
@@ -757,7 +780,7 @@ impl Store {
     }
 
     /// What a crash left: names with `.new_` that nobody holds a lock on, relative to the store. Call with the store locked.
-    fn abandoned(&self) -> Result<Vec<String>> {
+    pub(crate) fn abandoned(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for place in ["", LAYERS] {
             let Ok(dir) =
@@ -881,7 +904,7 @@ impl LayerStore {
         match rustix::fs::renameat_with(&self.dir, new, &self.dir, chain, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
-            Err(e) => Err(Error::new("rename to", chain, std::io::Error::from(e))),
+            Err(e) => Err(full(Error::new("rename to", chain, std::io::Error::from(e)), e == Errno::NOSPC)),
         }
     }
 
@@ -909,7 +932,7 @@ impl LayerStore {
 
     fn delete(&self, name: &str) -> Result<()> {
         let name = name.strip_prefix("layers/").unwrap_or(name);
-        delete(&self.dir, name).map_err(|e| Error::new("delete", name, e))
+        delete(&self.dir, name).map_err(|e| full(Error::new("delete", name, e), e == Nix::ENOSPC))
     }
 }
 

@@ -1,12 +1,12 @@
-//! The one place of this crate with `unsafe`: the ioctls of btrfs and of loop devices.
+//! The one place of this crate with `unsafe`: the ioctls of btrfs and of loop devices, and what nix has no name for.
 //!
 //! Layouts and numbers: linux/btrfs.h, linux/loop.h; meanings: btrfs-ioctl(2), loop(4).
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::Result;
 use nix::errno::Errno;
+use nix::{Result, libc};
 
 /// `BTRFS_SUBVOL_RDONLY`
 const READ_ONLY: u64 = 1 << 1;
@@ -28,16 +28,9 @@ pub(crate) const LO_AUTOCLEAR: u32 = 4;
 /// `LO_FLAGS_DIRECT_IO`: the file's pages are cached once, above the device, not twice.
 pub(crate) const LO_DIRECT_IO: u32 = 16;
 
-/// `struct btrfs_ioctl_vol_args`
-#[repr(C)]
-struct VolArgs {
-    fd: i64,
-    name: [u8; 4088],
-}
-
 /// `struct btrfs_ioctl_vol_args_v2`; with `BY_ID` the id lies where the name begins.
 #[repr(C)]
-struct VolArgsV2 {
+struct VolArgs {
     fd: i64,
     transid: u64,
     flags: u64,
@@ -53,30 +46,12 @@ struct InoLookup {
     name: [u8; 4080],
 }
 
-/// `struct btrfs_ioctl_search_args`
-#[repr(C)]
-struct Search {
-    tree_id: u64,
-    min_objectid: u64,
-    max_objectid: u64,
-    min_offset: u64,
-    max_offset: u64,
-    min_transid: u64,
-    max_transid: u64,
-    min_type: u32,
-    max_type: u32,
-    nr_items: u32,
-    unused: u32,
-    unused_too: [u64; 4],
-    buf: [u8; 3992],
-}
-
 /// Bytes of items that one search may give.
 const ITEMS: usize = 256 << 10;
 
 /// `struct btrfs_ioctl_search_args_v2`, with its buffer.
 #[repr(C)]
-struct SearchV2 {
+struct Search {
     tree_id: u64,
     min_objectid: u64,
     max_objectid: u64,
@@ -173,20 +148,18 @@ const NO_LOOP: LoopInfo = LoopInfo {
 };
 
 mod raw {
-    use super::{InoLookup, LoopConfig, LoopInfo, Search, SubvolumeInfo, VolArgs, VolArgsV2};
+    use super::{InoLookup, LoopConfig, LoopInfo, Search, SubvolumeInfo, VolArgs};
 
     nix::ioctl_none!(sync, 0x94, 8);
-    nix::ioctl_write_ptr!(snap_destroy, 0x94, 15, VolArgs);
-    nix::ioctl_readwrite!(tree_search, 0x94, 17, Search);
     nix::ioctl_readwrite!(ino_lookup, 0x94, 18, InoLookup);
-    nix::ioctl_write_ptr!(snap_create_v2, 0x94, 23, VolArgsV2);
-    nix::ioctl_write_ptr!(subvol_create_v2, 0x94, 24, VolArgsV2);
+    nix::ioctl_write_ptr!(snap_create_v2, 0x94, 23, VolArgs);
+    nix::ioctl_write_ptr!(subvol_create_v2, 0x94, 24, VolArgs);
     nix::ioctl_read!(subvol_getflags, 0x94, 25, u64);
     nix::ioctl_write_ptr!(subvol_setflags, 0x94, 26, u64);
     nix::ioctl_read!(get_subvol_info, 0x94, 60, SubvolumeInfo);
-    nix::ioctl_write_ptr!(snap_destroy_v2, 0x94, 63, VolArgsV2);
+    nix::ioctl_write_ptr!(snap_destroy_v2, 0x94, 63, VolArgs);
     // The number holds the size without the buffer, which follows.
-    nix::ioctl_readwrite_bad!(tree_search_v2, nix::request_code_readwrite!(0x94, 17, 112), super::SearchV2);
+    nix::ioctl_readwrite_bad!(tree_search_v2, nix::request_code_readwrite!(0x94, 17, 112), Search);
     nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
     nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
     nix::ioctl_read_bad!(loop_get_status64, 0x4C05, LoopInfo);
@@ -203,8 +176,8 @@ fn field<const N: usize>(name: &str) -> Result<[u8; N]> {
     Ok(out)
 }
 
-fn volume(name: &str) -> Result<VolArgsV2> {
-    Ok(VolArgsV2 { fd: 0, transid: 0, flags: 0, unused: [0; 4], name: field(name)? })
+fn volume(name: &str) -> Result<VolArgs> {
+    Ok(VolArgs { fd: 0, transid: 0, flags: 0, unused: [0; 4], name: field(name)? })
 }
 
 /// An empty subvolume `name` in the directory, `BTRFS_IOC_SUBVOL_CREATE_V2`. EEXIST: the name is taken.
@@ -222,21 +195,36 @@ pub(crate) fn subvolume_snapshot(of: impl AsFd, dir: impl AsFd, name: &str) -> R
     unsafe { raw::snap_create_v2(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
 }
 
-/// Deletes the subvolume `name` of the directory, `BTRFS_IOC_SNAP_DESTROY`. ENOTEMPTY: others lie inside it.
+/// Deletes the subvolume `name` of the directory, `BTRFS_IOC_SNAP_DESTROY_V2`, Linux 5.7. ENOTEMPTY: others lie inside it.
 pub(crate) fn subvolume_delete(dir: impl AsFd, name: &str) -> Result<()> {
-    let args = VolArgs { fd: 0, name: field(name)? };
-    // SAFETY: the descriptor is open, and the kernel only reads the struct.
-    unsafe { raw::snap_destroy(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+    destroy(dir, &volume(name)?)
 }
 
-/// Deletes a subvolume by its id, wherever it lies in the file system, `BTRFS_IOC_SNAP_DESTROY_V2`, Linux 5.7.
+/// Deletes a subvolume by its id, wherever it lies in the file system.
 pub(crate) fn subvolume_delete_by_id(dir: impl AsFd, id: u64) -> Result<()> {
     let mut args = volume("")?;
     args.flags = BY_ID;
     args.name[..8].copy_from_slice(&id.to_ne_bytes());
-    // SAFETY: the descriptor is open, and the kernel only reads the struct.
-    unsafe { raw::snap_destroy_v2(dir.as_fd().as_raw_fd(), &raw const args) }.map(drop)
+    destroy(dir, &args)
 }
+
+fn destroy(dir: impl AsFd, args: &VolArgs) -> Result<()> {
+    // SAFETY: the descriptor is open, and the kernel only reads the struct.
+    unsafe { raw::snap_destroy_v2(dir.as_fd().as_raw_fd(), args) }.map(drop)
+}
+
+/// Has the kernel write the file's data now, sync_file_range(2), without a word to the disk's cache.
+///
+/// btrfs keeps a file of up to [`INLINE`] bytes in its metadata, so afterwards the data is in the transaction that is open:
+/// no later change, a new name say, reaches the disk before it.
+pub(crate) fn write_out(file: impl AsFd) -> Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the descriptor is open, and the call takes numbers only.
+    Errno::result(unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, flags) }).map(drop)
+}
+
+/// Bytes of a file that btrfs keeps in its metadata, `max_inline` in btrfs(5).
+pub(crate) const INLINE: usize = 2048;
 
 /// Writes everything to the disk and wakes the kernel's thread that frees deleted subvolumes, `BTRFS_IOC_SYNC`. By itself
 /// it wakes every 30 seconds, also where room is short.
@@ -275,46 +263,17 @@ pub(crate) fn subvolume_id(fd: impl AsFd) -> Result<u64> {
     Ok(args.treeid)
 }
 
-/// The ids of the subvolumes that lie directly in subvolume `parent`, `BTRFS_IOC_TREE_SEARCH`.
+/// The ids of the subvolumes that lie directly in subvolume `parent`.
 ///
 /// By id, not by path: names inside a container are never looked at.
 pub(crate) fn subvolumes_in(fd: impl AsFd, parent: u64) -> Result<Vec<u64>> {
-    // Each item is preceded by transid, objectid, offset (8 bytes each), type and length (4 each).
-    const HEADER: usize = 32;
-    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
     let mut found = Vec::new();
-    let mut next = 0;
-    loop {
-        let mut args = Search {
-            tree_id: ROOT_TREE,
-            min_objectid: parent,
-            max_objectid: parent,
-            min_offset: next,
-            max_offset: u64::MAX,
-            min_transid: 0,
-            max_transid: u64::MAX,
-            min_type: ROOT_REF,
-            max_type: ROOT_REF,
-            nr_items: 4096,
-            unused: 0,
-            unused_too: [0; 4],
-            buf: [0; 3992],
-        };
-        // SAFETY: the descriptor is open, and the kernel writes within the struct.
-        unsafe { raw::tree_search(fd.as_fd().as_raw_fd(), &raw mut args) }?;
-        if args.nr_items == 0 {
-            return Ok(found);
+    tree_items(fd, ROOT_TREE, parent..=parent, 0, |item| {
+        if item.kind == ROOT_REF {
+            found.push(item.offset);
         }
-        let mut rest = &args.buf[..];
-        for _ in 0..args.nr_items {
-            let Some((header, after)) = rest.split_at_checked(HEADER) else { break };
-            let child = number(&header[16..24]);
-            found.push(child);
-            next = child.saturating_add(1);
-            let length = usize::try_from(number(&[&header[28..32], &[0; 4]].concat())).unwrap_or(usize::MAX);
-            rest = after.get(length..).unwrap_or_default();
-        }
-    }
+    })?;
+    Ok(found)
 }
 
 /// Where a subvolume comes from and when it changed, `BTRFS_IOC_GET_SUBVOL_INFO`, Linux 4.18.
@@ -354,10 +313,11 @@ pub(crate) fn tree_items(
     since: u64,
     mut see: impl FnMut(Item<'_>),
 ) -> Result<()> {
+    // Each item is preceded by transid, objectid, offset (8 bytes each), type and length (4 each).
     const HEADER: usize = 32;
     let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
     let half = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or_default();
-    let mut args = Box::new(SearchV2 {
+    let mut args = Box::new(Search {
         tree_id: tree,
         min_objectid: *inodes.start(),
         max_objectid: *inodes.end(),
@@ -433,10 +393,8 @@ mod tests {
     #[test]
     fn layouts_are_the_kernels() {
         assert_eq!(size_of::<VolArgs>(), 4096);
-        assert_eq!(size_of::<VolArgsV2>(), 4096);
         assert_eq!(size_of::<InoLookup>(), 4096);
-        assert_eq!(size_of::<Search>(), 4096);
-        assert_eq!(size_of::<SearchV2>() - ITEMS, 112);
+        assert_eq!(size_of::<Search>() - ITEMS, 112);
         assert_eq!(size_of::<SubvolumeInfo>(), 504);
         assert_eq!(size_of::<LoopInfo>(), 232);
         assert_eq!(size_of::<LoopConfig>(), 304);

@@ -22,15 +22,16 @@ use bocker_common::reference::Parts;
 use bocker_common::say::{Explain, perform, tell};
 use bocker_common::{Error, Id, Kind, Result};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use crate::layer::{Applier, Budget};
+use crate::layer::{Applier, Budget, full};
 use crate::names;
 use crate::oci::{self, Config, Descriptor, Digest, MAX_JSON, Manifest};
 use crate::pipeline;
 use crate::reference::Reference;
 use crate::signal::{Interrupt, Interruptible};
-use crate::store::{Building, LayerStore, ORIGIN, Step, Store};
+use crate::store::{Building, LayerStore, ORIGIN, Step, Store, to_nix};
 use crate::sys;
 use bocker_common::tarball::{self, shown};
 
@@ -349,7 +350,7 @@ impl Unpacker<'_> {
         self.budget.spend(size)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self.store.dir(), ".", flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Error::new("create", "a temporary file", io::Error::from(e)))?;
+            .map_err(|e| full(Error::new("create", "a temporary file", io::Error::from(e)), e == Errno::NOSPC))?;
         let mut file = File::from(file);
         copy(&mut data, &mut file)?;
         let actual = data.finish().map_err(reading)?;
@@ -452,7 +453,7 @@ impl Unpacker<'_> {
         let building = self.store.claim_layer(self.layers, self.top.as_deref(), &new)?;
         if self.top.is_none() {
             rustix::fs::mkdirat(building.fd(), "rootfs", Mode::from_raw_mode(0o755))
-                .map_err(|e| Error::new("create", "rootfs", io::Error::from(e)))?;
+                .map_err(|e| full(Error::new("create", "rootfs", io::Error::from(e)), e == Errno::NOSPC))?;
         }
         self.tell(Step::Layer(digest.to_string(), at(&new)))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -499,7 +500,7 @@ impl Unpacker<'_> {
     /// Gives names to the layers whose data is on the disk, and sees to that of the others: on a thread of its own,
     /// `all`: now.
     fn sync(&mut self, all: bool) -> Result<()> {
-        let fail = |e| Error::new("sync", self.store.path.display(), io::Error::from(e));
+        let fail = |e| self.store.fail("sync", "")(to_nix(e));
         if let Some((thread, count)) = self.syncing.take_if(|(thread, _)| all || thread.is_finished()) {
             thread.join().unwrap_or(Err(rustix::io::Errno::IO)).map_err(fail)?;
             self.name(count)?;
@@ -522,7 +523,7 @@ impl Unpacker<'_> {
         let at = |name: &str| format!("layers/{name}");
         for Made { building, new, chain } in self.made.drain(..count).collect::<Vec<_>>() {
             self.tell(Step::Seal(at(&new)))?;
-            sys::subvolume_set_read_only(building.fd()).map_err(|e| Error::new("seal", &new, e))?;
+            sys::subvolume_set_read_only(building.fd()).map_err(self.store.fail("seal", &at(&new)))?;
             self.tell(Step::Publish(at(&new), at(chain.as_str())))?;
             if self.layers.publish(&new, chain.as_str())? {
                 building.keep();
@@ -615,7 +616,10 @@ fn copy(from: &mut impl Read, to: &mut File) -> Result<()> {
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read]).map_err(|e| Error::new("write", "a temporary file", e))?,
+            Ok(read) => to.write_all(&buffer[..read]).map_err(|e| {
+                let is_full = e.kind() == io::ErrorKind::StorageFull;
+                full(Error::new("write", "a temporary file", e), is_full)
+            })?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(reading(e)),
         }

@@ -22,6 +22,7 @@ use crate::partials;
 use crate::reference::Reference;
 use crate::signal::Interrupt;
 use crate::store::{NEW, Step, Stopped, Store, joined, nested, no_such, short, to_nix};
+use crate::sys::INLINE;
 
 /// Writes to stdout, where only data goes.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
@@ -62,7 +63,7 @@ pub(crate) fn import(
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let to = rustix::fs::openat(building.fd(), "rootfs", flags, rustix::fs::Mode::empty());
         let to = to.map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-        copier::copy(&from, to.as_fd(), store.dir(), &interrupt).map(|()| true)
+        copier::copy(&from, to.as_fd(), &store, &interrupt).map(|()| true)
     })?;
     names::name_by_source(&store, id, source, explain)?;
     print_id(id, explain)
@@ -93,6 +94,8 @@ pub(crate) fn snapshot(
             Step::Write(format!("{new}/status"), Vec::new()),
         ];
         steps.extend(holder.map(|holder| Step::Write(format!("{new}/{HOLDER}"), holder.text().into())));
+        // A short one is in the file system's own blocks, which are written before the name is.
+        steps.extend((command.len() > INLINE).then_some(Step::Sync));
         steps
     };
     let id = store.create(Kind::Container, ids, explain, plan, |_, _| Ok(false))?;

@@ -7,7 +7,7 @@ use bocker_common::diag::USAGE;
 use bocker_common::entry::Uninterrupted;
 use bocker_common::say::{Explain, perform, tell};
 use bocker_common::{Error, Id, Kind, Result};
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, FlockOperation, StatxFlags};
 
 use crate::layer::{is_dir, lstat, names};
 use crate::store::{NEW, Step, Store, random, short, to_nix};
@@ -82,7 +82,7 @@ impl Store {
         Ok(volumes)
     }
 
-    fn has_volume(&self, volume: &Volume) -> Result<bool> {
+    pub(crate) fn has_volume(&self, volume: &Volume) -> Result<bool> {
         let name = volume.subvolume();
         let stat = lstat(self.dir(), name.as_bytes()).map_err(to_nix).map_err(self.fail("look at", &name))?;
         Ok(stat.is_some_and(|stat| is_dir(&stat) && stat.st_ino == crate::store::SUBVOLUME_ROOT))
@@ -99,11 +99,26 @@ impl Store {
     /// The store cannot be read.
     pub fn users_of(&self, volume: &Volume) -> Result<Vec<Id>> {
         let mut users = self.list(Kind::Container)?;
-        users.retain(|id| {
-            let listed = self.text(*id, VOLUMES);
-            listed.split(|b| *b == b'\n').any(|line| line.split(|b| *b == b'\t').next() == Some(volume.0.as_bytes()))
-        });
+        users.retain(|id| self.has_in(id, volume));
         Ok(users)
+    }
+
+    fn has_in(&self, container: impl fmt::Display, volume: &Volume) -> bool {
+        let listed = self.text(container, VOLUMES);
+        listed.split(|b| *b == b'\n').any(|line| line.split(|b| *b == b'\t').next() == Some(volume.0.as_bytes()))
+    }
+
+    /// One that has it, or will: a container that is being made has its list already. Call with the store locked.
+    fn user_of(&self, volume: &Volume) -> Result<Option<Id>> {
+        if let Some(user) = self.users_of(volume)?.first() {
+            return Ok(Some(*user));
+        }
+        let all = names(self.dir()).map_err(to_nix).map_err(self.fail("list", ""))?;
+        let dead = self.abandoned()?;
+        let id = |name: &String| name.strip_prefix(NEW)?.parse().ok().filter(|id: &Id| id.kind() == Kind::Container);
+        let mut made =
+            all.into_iter().filter_map(|name| String::from_utf8(name).ok()).filter(|name| !dead.contains(name));
+        Ok(made.find(|name| id(name).is_some() && self.has_in(name, volume)).and_then(|name| id(&name)))
     }
 
     /// Where its files are.
@@ -171,17 +186,31 @@ pub(crate) fn rm(store: &Store, all: &[String], force: bool, explain: Explain) -
         }
     }
     for volume in volumes {
-        if let Some(user) = store.users_of(&volume)?.first() {
+        if let Some(user) = remove_unused(store, &volume, explain)? {
             return Err(
                 Error::plain(format!("Volume '{volume}' is in use")).hint(format!("{user} has it; bocker rm {user}"))
             );
         }
-        remove(store, &volume, explain)?;
         if !explain.dry_run {
             print(format!("{volume}\n").as_bytes())?;
         }
     }
     Ok(())
+}
+
+/// Deletes a volume that no container has, else gives one that has it.
+///
+/// Whoever gives a container a volume holds the store's lock, shared, from the look at the volume until the container's
+/// list is written: so nobody is between the two here.
+pub(crate) fn remove_unused(store: &Store, volume: &Volume, explain: Explain) -> Result<Option<Id>> {
+    let _alone = store.lock_store(FlockOperation::LockExclusive)?;
+    // Somebody else may have been faster.
+    store.volume(&volume.0)?;
+    let user = store.user_of(volume)?;
+    if user.is_none() {
+        remove(store, volume, explain)?;
+    }
+    Ok(user)
 }
 
 /// Deletes a volume, whatever its size.

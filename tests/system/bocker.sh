@@ -680,7 +680,7 @@ test_a_signal_to_all_of_it_leaves_nothing() {
     is "$(census)" "$before" "after $signal in round $n"
   done
 }
-alone() { [ -z "$(pgrep -x 'bocker|bocker-[a-z]*' --ns $$ --nslist mnt)" ]; }
+alone() { [ -z "$(pgrep -x 'bocker(-.*)?' --ns $$ --nslist mnt)" ]; }
 
 test_printed_plan_under_signals() {
   image

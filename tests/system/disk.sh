@@ -227,3 +227,132 @@ test_fsck_while_others_work() {
   is "$(cat errors found)" ""
   is "$(bocker-store fsck)" ""
 }
+
+# brim ID [links]: no room for a file's data in the store, or not even for a name: what is in a link's is metadata alone
+brim() {
+  local n size
+  for size in 64M 4M 1M 64K; do
+    for n in $(seq 50); do fallocate -l "$size" "$BOCKER_ROOT/$1/rootfs/$size.$RANDOM$n" 2>/dev/null || break; done
+  done
+  head -c 100000000 /dev/zero > "$BOCKER_ROOT/$1/rootfs/fill" 2>/dev/null || true
+  sync -f "$BOCKER_ROOT"
+  [ $# = 1 ] || python3 - "$BOCKER_ROOT/$1/rootfs" <<'PY'
+import os, sys
+try:
+    for n in range(100_000):
+        os.symlink("x" * 3000, f"{sys.argv[1]}/{os.urandom(8).hex()}")
+except OSError as e:
+    assert e.errno == 28, e
+PY
+}
+
+# Check 39: whatever makes something fails in one line that names the way out, and leaves nothing; whatever deletes works.
+test_nothing_is_made_on_a_full_disk_and_everything_deleted() {
+  bocker-store init --size 200M
+  bocker-net setup 2>/dev/null
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready 2>/dev/null &
+  eventually 10 grep -qs ready ready
+  a_tree tree && data tree/big 2
+  tar -C tree -cf tree.tar .
+  bocker-store import --source base tree >/dev/null
+  bocker save base > base.tar
+  local how full ps volume way_out='^bocker-store: .*\(.*bocker rm what is not needed'
+  for how in data links; do
+    full=$(bocker-store snapshot base -- x) ps=$(bocker-store snapshot base -- x)
+    for id in "$full" "$ps"; do echo 'exited 0' > "$BOCKER_ROOT/$id/status"; done
+    volume=$(bocker-store volume create) && bocker-store volume create vol >/dev/null
+    mkdir -m 700 "$BOCKER_ROOT/layers" 2>/dev/null || true
+    btrfs subvolume create "$BOCKER_ROOT/.new_img_42100" >/dev/null
+    bocker tag base other
+    [ "$how" = links ] && more=links || more=
+    again() { brim "$full" $more; }
+    again
+    before=$(census)
+    fails 1 "$way_out" bocker pull 127.0.0.1:5001/good
+    fails 1 "$way_out" bocker load -i base.tar
+    fails 1 "$way_out" bocker init tree
+    fails 1 "$way_out" sh -c 'bocker import - < tree.tar'
+    fails 1 "$way_out" bocker commit "$ps" mine:1
+    fails 125 "$way_out" bocker run base true
+    if [ "$how" = links ]; then
+      # No data is in these: where only that is missing they work.
+      fails 1 "$way_out" bocker commit "$ps" base
+      fails 1 "$way_out" bocker tag base localhost:5000/a/b:1
+      fails 1 "$way_out" bocker volume create more
+    fi
+    is "$(census)" "$before" "$how: what failed left something"
+    is "$(bocker images | wc -l) $(bocker ps | wc -l)" "3 3"
+    # Looking works, and taking out what is there.
+    is "$(bocker-store df | wc -l) $(bocker export base | cmp - <(bocker export other) && bocker save base | cmp - base.tar && echo same)" "5 same"
+    # And what makes room.
+    # The next pull would go on from what is beside the store.
+    like "$(bocker gc | xargs)" "^\\.new_img_42100( $BOCKER_ROOT\\.cache/sha256:[0-9a-f]+\\.partial)*$"
+    again; is "$(bocker volume rm vol)" vol
+    again; is "$(bocker rmi other)" "Removed: other"
+    again; is "$(bocker volume prune --force)" "vol_$volume	0"
+    again; is "$(bocker rm "$ps")" "Removed: $ps"
+    again; is "$(bocker rm "$full")" "Removed: $full"
+    is "$(bocker run base echo room)" room
+    is "$(bocker prune --force | wc -l)" 1
+  done
+  is "$(bocker rmi base; ls -A "$BOCKER_ROOT")" "Removed: base
+layers"
+}
+
+# The same where /run, which has the links to containers and the networks' names, has no room for one more.
+test_no_room_in_run() {
+  a_tree tree
+  bocker init tree >out 2>/dev/null && img=$(sed 's/Created: //' out)
+  bocker run "$img" true 2>/dev/null
+  # Not one name more in either.
+  for dir in /run/bocker /run/netns; do
+    ps=$(bocker-store snapshot "$img" -- x)
+    mkdir kept && cp -a $dir/. kept && mount -t tmpfs -o mode=700,size=4k,nr_inodes=$(($(ls kept | wc -l) + 1)) small $dir
+    cp -a kept/. $dir && rm -r kept
+    before=$(census)
+    fails 125 "^bocker-(store|net): create $dir/[a-z_0-9]*: No space left on device \\(" bocker run "$img" true
+    [ $dir = /run/netns ] || fails 1 "^bocker-store: create /run/bocker/ps_[0-9]+: No space left on device \\(make room in /run: df -i /run\\)$" bocker-store snapshot "$img"
+    is "$(census)" "$before" "after a run without room in $dir"
+    is "$(bocker gc)" ""
+    is "$(bocker rm "$ps")" "Removed: $ps"
+    umount $dir
+    # The link that the mount had hidden.
+    bocker gc >/dev/null
+  done
+  is "$(bocker run "$img" echo room)" room
+}
+
+# The pool takes room on the disk below as it is filled. What is told how much it needs stops before that is full; where
+# it fills up all the same, btrfs ends all work, and nothing that was whole is lost.
+test_the_disk_below_the_store_is_full() {
+  local below=$HOST_DIR/below made way_out
+  mkdir below tree && mount -t tmpfs -o size=160M below below
+  export BOCKER_ROOT=$below/store
+  bocker-store init 2>/dev/null
+  data tree/f 20
+  for made in 1 2 3 4 5 6 7 8; do bocker-store import --source "n$made" tree >out 2>err || break; done
+  like "$(cat err)" '^bocker-store: no room: 20 MiB more .*\(bocker rm what is not needed, .*room on the disk below' "import $made"
+  [ "$made" -gt 3 ] || fail "no room for the image $made"
+  bocker save n1 > n1.tar
+  fails 1 '^bocker-store: no room: ' bocker load -i n1.tar
+  like "$(findmnt -no OPTIONS "$BOCKER_ROOT")" '^rw,'
+  is "$(bocker-store images | wc -l)" "$made"
+  # A container knows no such limit.
+  ps=$(bocker-store snapshot n1 -- x) && echo 'exited 0' > "$BOCKER_ROOT/$ps/status"
+  head -c 100000000 /dev/urandom > "$BOCKER_ROOT/$ps/rootfs/fill" 2>/dev/null || true
+  sync -f "$BOCKER_ROOT" 2>/dev/null && fail "the disk below is not full"
+  way_out="(I/O error|Read-only file system) \\(the disk below is full or fails; make room there, then umount $BOCKER_ROOT; bocker setup\\)$"
+  for words in images "tag n1 more" "rmi n1" "rm $ps" gc; do
+    # shellcheck disable=SC2086 # words
+    fails 1 "^bocker-store: .*$way_out" bocker $words
+  done
+  fails 125 "^bocker-store: .*$way_out" bocker run n1 true
+  # The way out.
+  mount -o remount,size=400M below
+  umount "$BOCKER_ROOT" && bocker setup 2>/dev/null
+  bocker gc >/dev/null
+  is "$(bocker-store fsck)" ""
+  for img in $(bocker-store images --json | jq -r .id); do cmp tree/f "$BOCKER_ROOT/$img/rootfs/f"; done
+  is "$(bocker images | wc -l)" "$made"
+  bocker setup --undo
+}

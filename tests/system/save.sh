@@ -302,3 +302,64 @@ test_save_writes_whole_archives_or_says_so() {
   rmdir "$BOCKER_ROOT/$img/rootfs/dir/.wh.x"
   is "$(census)" "$before"
 }
+
+# Whatever happens, a file has its name when it is whole, and what had the name before is there until then.
+test_a_file_is_saved_whole_or_not_at_all() {
+  mkdir tree && head -c 3000000 /dev/urandom >tree/file
+  img=$(bocker init tree 2>/dev/null | sed 's/Created: //')
+  bocker save "$img" >whole.tar
+  # Killed at its Nth system call of a kind.
+  local killed=0
+  for call in openat2 write fsync linkat renameat; do
+    for n in 1 2 7; do
+      for name in new old; do
+        rm -rf out && mkdir out
+        echo precious >out/old
+        strace -f -qq -o /dev/null -e "inject=$call:signal=SIGKILL:when=$n" bocker-store save -o "out/$name" "$img" >/dev/null 2>&1 || killed=$((killed + 1))
+        cmp -s whole.tar "out/$name" || is "$(cat "out/$name" 2>/dev/null)" "$([ $name = new ] || echo precious)" "$name after a kill at $call $n"
+        # A name that it had for a moment is beside the old one, and only then.
+        [ "$name $call" = "old renameat" ] || is "$(find out -mindepth 1 -name '.*')" "" "left after a kill at $call $n"
+      done
+    done
+  done
+  [ "$killed" -gt 8 ] || fail "only $killed kills came"
+  # Told to end, too.
+  rm -rf out && mkdir out
+  timeout -s TERM 0.02 bocker-store save -o out/x "$img" || true
+  [ ! -e out/x ] || cmp out/x whole.tar
+  is "$(find out -mindepth 1 ! -name x)" ""
+  # A link's target is replaced, not the link; what it was before does not count.
+  echo old >out/target && chmod 644 out/target && ln -sf target out/link
+  bocker save -o out/link "$img"
+  cmp out/target whole.tar
+  is "$(readlink out/link) $(stat -c %a out/target)" "target 600"
+  # No room, in one line, and the old one stays.
+  mkdir small && mount -t tmpfs -o size=100k small small
+  echo old >small/x.tar
+  fails 1 '^bocker-store: write small/x.tar: No space left on device \(another FILE' bocker save -o small/x.tar "$img"
+  is "$(ls -A small) $(cat small/x.tar)" "x.tar old"
+  umount small
+  ln -s nowhere out/dangling
+  fails 1 '^bocker-store: write out/dangling: it is a link that leads nowhere$' bocker save -o out/dangling "$img"
+  fails 1 '^bocker-store: write out: Is a directory$' bocker save -o out "$img"
+  fails 1 '^bocker-store: write none/x: No such file' bocker save -o none/x "$img"
+  # What is no file of its own is written through, and stays when that fails.
+  mkfifo pipe && ln -s /proc/self/fd/1 stdout
+  bocker save -o pipe "$img" & local job=$!
+  cmp pipe whole.tar
+  wait "$job"
+  bocker-store save -o stdout "$img" | cmp - whole.tar
+  bocker-store save -o stdout "$img" >file.tar
+  cmp file.tar whole.tar
+  fails 1 '^bocker-store: write /dev/full: No space left' bocker save -o /dev/full "$img"
+  fails 1 '^bocker-store: write stdout: No space left' sh -c "bocker-store save -o stdout $img >/dev/full"
+  mkdir "$BOCKER_ROOT/$img/rootfs/.wh.x"
+  fails 1 "in a layer such a name hides another" sh -c "bocker-store save -o stdout $img >file.tar"
+  [ -p pipe ] && [ -L stdout ] && [ -e file.tar ] || fail "what was written through is gone"
+  # Who reads the pipe is told.
+  bocker-store save -o pipe "$img" 2>/dev/null & job=$!
+  fails 1 '' sh -c 'bocker load <pipe; echo $? >status; echo >&2; exit 1'
+  is "$(cat status)" 1
+  wait "$job" && fail "save of what cannot be saved"
+  rmdir "$BOCKER_ROOT/$img/rootfs/.wh.x"
+}

@@ -74,6 +74,59 @@ test_volumes_in_use_stay() {
   is "$(bocker-store volume rm one)" one
 }
 
+# A container gets its volume between the look at who has it and the deletion: whoever gives it holds the store meanwhile.
+test_volume_rm_and_prune_beside_a_starting_container() {
+  store
+  mkdir tree && img=$(bocker-store import tree) ps=$(bocker-store snapshot "$img" -- x)
+  anonymous=$(bocker-store volume create)
+  bocker-store volume create one >/dev/null
+  for verb in "rm one $anonymous" "prune --all --force"; do
+    exec 9<"$BOCKER_ROOT" && flock -s 9
+    # shellcheck disable=SC2086 # words
+    bocker-store volume $verb >out 2>err 9<&- & local job=$!
+    sleep 0.3
+    is "$(bocker-store volume ls -q | wc -l)" 2 "while a container is being given one"
+    printf '%s\n' one "$anonymous" > "$BOCKER_ROOT/$ps/volumes"
+    exec 9<&-
+    local status=0
+    wait "$job" || status=$?
+    is "$(cat out)" "" "$verb"
+    case $verb in
+      rm*) is "$status $(cat err)" "1 bocker-store: Volume 'one' is in use ($ps has it; bocker rm $ps)" ;;
+      *) is "$status $(cat err)" "0 " ;;
+    esac
+    is "$(bocker-store volume ls -q | wc -l)" 2 "after $verb"
+    rm "$BOCKER_ROOT/$ps/volumes"
+  done
+  # Two who remove the same: one of them does, the other finds nothing.
+  local jobs ended
+  for verb in "rm twice" "prune --all --force"; do
+    bocker-store volume create twice >/dev/null
+    printf '%s\n' one "$anonymous" > "$BOCKER_ROOT/$ps/volumes"
+    exec 9<"$BOCKER_ROOT" && flock -s 9
+    jobs=() ended=
+    # shellcheck disable=SC2086 # words
+    for n in 1 2; do bocker-store volume $verb >"out.$n" 2>"err.$n" 9<&- & jobs+=($!); done
+    sleep 0.3
+    exec 9<&-
+    for job in "${jobs[@]}"; do status=0; wait "$job" || status=$?; ended+=$status; done
+    is "$(cat out.1 out.2 | cut -f 1 | sed s/vol_//)" twice "$verb"
+    case $verb in
+      rm*) is "$(cat err.1 err.2)" "bocker-store: No volume named 'twice' exists"; like "$ended" '^(01|10)$' ;;
+      *) is "$(cat err.1 err.2)$ended" 00 ;;
+    esac
+    rm "$BOCKER_ROOT/$ps/volumes"
+  done
+  # One that is being made counts, one that a crash left does not.
+  new=$BOCKER_ROOT/.new_ps_42100
+  btrfs subvolume snapshot "$BOCKER_ROOT/$img" "$new" >/dev/null && echo one > "$new/volumes"
+  exec 9<"$new" && flock 9
+  fails 1 "^bocker-store: Volume 'one' is in use \\(ps_42100 has it; " bocker-store volume rm one
+  is "$(bocker-store volume prune --all --force | cut -f 1)" "vol_$anonymous"
+  exec 9<&-
+  is "$(bocker-store volume rm one)" one
+}
+
 test_volumes_made_at_once_and_after_crashes() {
   store
   local jobs=()
