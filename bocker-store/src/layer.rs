@@ -176,6 +176,16 @@ pub(crate) fn xattr_names(fd: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(list[..length].split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
+/// For calls that take no descriptor of what cannot be opened: what the kernel calls one, proc(5). No name of an image is in it.
+pub(crate) fn by_number(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a path that holds a descriptor's number only")]
+fn remove_xattr(handle: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::removexattr(by_number(handle), name)
+}
+
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes what a name stands for, directories with all in them, links never followed.
@@ -573,9 +583,10 @@ impl<'a> Applier<'a> {
             rustix::fs::chownat(dir, leaf, Some(uid), Some(gid), flags).map_err(&fail)?;
         }
         if entry.kind != Kind::Symlink {
-            // Only ACLs are inherited. xattr(7) calls take no directory descriptor, so it goes through /proc.
-            let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), leaf].concat();
-            let _ = rustix::fs::lremovexattr(path.as_slice(), b"system.posix_acl_access".as_slice());
+            // Only ACLs are inherited.
+            let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = rustix::fs::openat(dir, leaf, handle, Mode::empty()).map_err(&fail)?;
+            let _ = remove_xattr(&node, b"system.posix_acl_access");
             rustix::fs::chmodat(dir, leaf, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(&fail)?;
         }
         for (name, _) in &entry.xattrs {

@@ -313,6 +313,7 @@ impl<W: Write> Write for Out<W> {
 }
 
 /// `save`: to stdout, or to a file, which is there afterwards only if it is whole.
+#[expect(clippy::disallowed_methods, reason = "--output FILE, the user's own word")]
 pub(crate) fn save(open: impl FnOnce() -> Result<Store>, words: &[String], output: Option<&Path>) -> Result<()> {
     let stdout = io::stdout();
     let Some(file) = output else {

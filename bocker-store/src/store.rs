@@ -344,6 +344,7 @@ impl Store {
     ///
     /// # Errors
     /// There is none, or others than its owner may enter it.
+    #[expect(clippy::disallowed_methods, reason = "the store itself, once; all in it goes by descriptor")]
     pub fn open(path: &Path) -> Result<Self> {
         let missing = |why: &str| Error::plain(format!("{why} {}", path.display())).hint("bocker setup");
         let dir = match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
