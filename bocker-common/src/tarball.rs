@@ -793,7 +793,7 @@ mod tests {
             assert_eq!(all(&changed(named.clone(), 257, magic)).unwrap()[0].0.path, name);
         }
         // A size after a NUL: 512 bytes for some, none for others.
-        refused(&changed(raw(b"f", b'0', b"", &[b'x'; 512]), 124, b"\00000001000\0"), "number is damaged");
+        refused(&changed(raw(b"f", b'0', b"", &[b'x'; 512]), 124, b"\x000000001000\0"), "number is damaged");
         refused(&[pax(&[("path\0x", b"g")]), file.clone()].concat(), "damaged");
         refused(&[pax(&[("", b"g")]), file.clone()].concat(), "damaged");
         // A directory for those who look at the header's name, and then without data.

@@ -29,6 +29,13 @@ const MAX_DEPTH: usize = 512;
 const MAX_PATH: usize = 4095;
 /// Symbolic links followed for one path, at most, as the kernel does.
 const MAX_LINKS: usize = 40;
+/// Bytes of names and paths that are remembered for one layer, at most; real images have a tenth of it.
+const MAX_REMEMBERED: usize = 128 << 20;
+/// What is not hidden though a whiteout looked at it, names counted each time, at most: else an entry could cost a walk over
+/// all before it.
+const MAX_SPARED: u64 = 4_000_000;
+/// Names of attributes left out that are told, and one more to say that there are others.
+const MAX_TOLD: usize = 9;
 /// What an entry costs beside its data: inode, names, back references, checksums.
 const ENTRY_COST: u64 = 2048;
 
@@ -81,6 +88,10 @@ pub struct Applier<'a> {
     own: (u32, u32),
     /// Names that this layer made: directory's inode and name. Whiteouts spare them.
     made: HashSet<(u64, Vec<u8>)>,
+    /// Bytes that `made` and `late` may still take.
+    memory: usize,
+    /// Looks that whiteouts may still take in vain.
+    looks: u64,
     /// Directories that this layer made or changed, by inode.
     late: HashMap<u64, Late>,
     /// The last parent: entries come directory by directory.
@@ -222,6 +233,8 @@ impl<'a> Applier<'a> {
             owners: true,
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             made: HashSet::new(),
+            memory: MAX_REMEMBERED,
+            looks: MAX_SPARED,
             late: HashMap::new(),
             last: None,
             dropped: BTreeSet::new(),
@@ -253,15 +266,18 @@ impl<'a> Applier<'a> {
         if parents.iter().any(|part| part.starts_with(b".wh.")) {
             // aufs kept hard links in /.wh..wh.plnk; whoever made a layer on it shipped them.
             if parents[0] == b".wh..wh.plnk" {
-                return Ok(());
+                return self.budget.spend(entry.stored);
             }
             return Err(refuse(path, "a path through a whiteout"));
         }
         if let Some(hidden) = leaf.strip_prefix(b".wh.") {
+            // It has no data; if it has, reading past it is no cheaper than a file's.
+            self.budget.spend(entry.stored)?;
             return self.whiteout(path, parents, hidden);
         }
         let parent = self.parent(path, parents)?;
-        self.budget.spend(entry.stored.saturating_add(ENTRY_COST))?;
+        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.budget.spend(entry.stored.saturating_add(ENTRY_COST + (attributes + entry.link.len()) as u64))?;
         let fail = os(path);
         match entry.kind {
             Kind::Directory => {
@@ -277,7 +293,7 @@ impl<'a> Applier<'a> {
                 let dir = rustix::fs::openat(&*parent.fd, *leaf, OPEN_DIR, Mode::empty()).map_err(&fail)?;
                 self.describe_by_fd(entry, &dir)?;
                 let ino = rustix::fs::fstat(&dir).map_err(&fail)?.st_ino;
-                self.late.insert(ino, Late { path: parts.join(&b'/'), mtime: entry.mtime });
+                self.late_at(ino, parts.join(&b'/'), entry.mtime)?;
             }
             Kind::File => {
                 // Most files are as they should be once they are made: so each costs four calls instead of nine.
@@ -311,8 +327,37 @@ impl<'a> Applier<'a> {
                 self.describe_by_name(entry, &parent, leaf)?;
             }
         }
-        self.made.insert((parent.ino, leaf.to_vec()));
+        self.made_at(parent.ino, leaf)
+    }
+
+    /// Takes room for what is remembered.
+    fn hold(&mut self, bytes: usize) -> Result<()> {
+        let left = self.memory.checked_sub(bytes);
+        self.memory = left.ok_or_else(|| Error::new("unpack", "layer", "its names and paths are more than 128 MiB"))?;
         Ok(())
+    }
+
+    fn made_at(&mut self, ino: u64, leaf: &[u8]) -> Result<()> {
+        if self.made.insert((ino, leaf.to_vec())) {
+            self.hold(leaf.len() + size_of::<(u64, Vec<u8>)>())?;
+        }
+        Ok(())
+    }
+
+    /// A directory's time is this, when all is done.
+    fn late_at(&mut self, ino: u64, path: Vec<u8>, mtime: Time) -> Result<()> {
+        self.hold(path.len() + size_of::<Late>())?;
+        if let Some(before) = self.late.insert(ino, Late { path, mtime }) {
+            self.memory += before.path.len() + size_of::<Late>();
+        }
+        Ok(())
+    }
+
+    fn drop_attribute(&mut self, name: &[u8]) {
+        self.dropped.insert(shown(name));
+        if self.dropped.len() > MAX_TOLD {
+            self.dropped.pop_last();
+        }
     }
 
     /// `./`: the root directory's own mode, owner and time. It can be nothing but a directory.
@@ -324,8 +369,7 @@ impl<'a> Applier<'a> {
         let root = open_in_root(&self.root, b"", OFlags::RDONLY).map_err(&fail)?;
         self.describe_by_fd(entry, &root)?;
         let ino = rustix::fs::fstat(&root).map_err(&fail)?.st_ino;
-        self.late.insert(ino, Late { path: Vec::new(), mtime: entry.mtime });
-        Ok(())
+        self.late_at(ino, Vec::new(), entry.mtime)
     }
 
     /// The directory that an entry lies in, made if it is not there.
@@ -341,7 +385,7 @@ impl<'a> Applier<'a> {
             done => done.map_err(os(path))?,
         };
         let stat = rustix::fs::fstat(&fd).map_err(os(path))?;
-        self.remember(&joined, &stat);
+        self.remember(&joined, &stat)?;
         let plain = stat.st_mode & Mode::SGID.as_raw_mode() == 0 && {
             let open = rustix::fs::openat(&fd, ".", OPEN_DIR, Mode::empty()).map_err(os(path))?;
             !xattr_names(open).map_err(os(path))?.iter().any(|name| name == b"system.posix_acl_default")
@@ -353,11 +397,12 @@ impl<'a> Applier<'a> {
 
     /// Notes a directory's time before it is changed, unless the layer has named one: adding `usr/bin/x` alone is
     /// no reason for `usr/bin` to look new.
-    fn remember(&mut self, path: &[u8], stat: &Stat) {
-        self.late.entry(stat.st_ino).or_insert_with(|| Late {
-            path: path.to_vec(),
-            mtime: Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
-        });
+    fn remember(&mut self, path: &[u8], stat: &Stat) -> Result<()> {
+        if self.late.contains_key(&stat.st_ino) {
+            return Ok(());
+        }
+        let mtime = Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 };
+        self.late_at(stat.st_ino, path.to_vec(), mtime)
     }
 
     /// Walks from the root one component at a time and makes the directories that are missing, also those that a
@@ -391,8 +436,8 @@ impl<'a> Applier<'a> {
                     rustix::fs::mkdirat(here, part.as_slice(), Mode::from_raw_mode(0o755)).map_err(&fail)?;
                     let fd = rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()).map_err(&fail)?;
                     self.budget.spend(ENTRY_COST)?;
-                    self.made.insert((stat.st_ino, part.clone()));
-                    self.remember(&physical, &stat);
+                    self.made_at(stat.st_ino, &part)?;
+                    self.remember(&physical, &stat)?;
                     stack.push((part, fd));
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -456,7 +501,7 @@ impl<'a> Applier<'a> {
             done => done.map_err(&fail)?,
         };
         let stat = rustix::fs::fstat(&dir).map_err(&fail)?;
-        self.remember(&joined, &stat);
+        self.remember(&joined, &stat)?;
         self.last = None;
         if hidden == b".wh..opq" {
             for name in names(&dir).map_err(&fail)? {
@@ -465,11 +510,14 @@ impl<'a> Applier<'a> {
         } else {
             self.hide(dir.as_fd(), stat.st_ino, hidden, MAX_DEPTH).map_err(&fail)?;
         }
+        if self.looks == 0 {
+            return Err(refuse(path, "the layer's whiteouts look at what it brings itself again and again"));
+        }
         Ok(())
     }
 
     /// Removes what lower layers have at a name. True if nothing of this layer is left there.
-    fn hide(&self, dir: BorrowedFd<'_>, ino: u64, name: &[u8], depth: usize) -> rustix::io::Result<bool> {
+    fn hide(&mut self, dir: BorrowedFd<'_>, ino: u64, name: &[u8], depth: usize) -> rustix::io::Result<bool> {
         let Some(stat) = lstat(dir, name)? else { return Ok(true) };
         let mut ours = self.made.contains(&(ino, name.to_vec()));
         if is_dir(&stat) {
@@ -481,7 +529,9 @@ impl<'a> Applier<'a> {
                 ours |= !self.hide(inner.as_fd(), stat.st_ino, &child, depth - 1)?;
             }
         }
-        if !ours {
+        if ours {
+            self.looks = self.looks.saturating_sub(1);
+        } else {
             let flags = if is_dir(&stat) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             rustix::fs::unlinkat(dir, name, flags)?;
         }
@@ -559,13 +609,11 @@ impl<'a> Applier<'a> {
         }
         for (name, value) in &entry.xattrs {
             if !kept(name) {
-                self.dropped.insert(shown(name));
+                self.drop_attribute(name);
                 continue;
             }
             match rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
-                Err(Errno::NOTSUP) => {
-                    self.dropped.insert(shown(name));
-                }
+                Err(Errno::NOTSUP) => self.drop_attribute(name),
                 Err(Errno::PERM) if !self.owners => {}
                 done => done.map_err(&fail)?,
             }
@@ -590,7 +638,7 @@ impl<'a> Applier<'a> {
             rustix::fs::chmodat(dir, leaf, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(&fail)?;
         }
         for (name, _) in &entry.xattrs {
-            self.dropped.insert(shown(name));
+            self.drop_attribute(name);
         }
         rustix::fs::utimensat(dir, leaf, &times(entry.mtime), flags).map_err(fail)
     }
@@ -637,6 +685,10 @@ mod tests {
             self.0.join("root")
         }
 
+        fn outside(&self) -> Vec<String> {
+            listing(&self.0.join("outside"), false)
+        }
+
         fn outside_is_whole(&self) -> bool {
             let outside = self.0.join("outside");
             let names: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -653,11 +705,48 @@ mod tests {
     }
 
     fn apply(root: &Path, archive: &[u8]) -> Result<BTreeSet<String>> {
+        apply_within(root, archive, usize::MAX, u64::MAX)
+    }
+
+    fn apply_within(root: &Path, archive: &[u8], memory: usize, looks: u64) -> Result<BTreeSet<String>> {
         let mut budget = Budget::new(1 << 20);
         let root = rustix::fs::open(root, OPEN_DIR, Mode::empty()).unwrap();
         let mut applier = Applier::new(root, &mut budget);
-        applier.owners = false;
+        (applier.owners, applier.memory, applier.looks) = (false, memory, looks);
         applier.apply(&mut Reader::new(archive))
+    }
+
+    /// All that `lstat(2)` and attributes tell of a tree, and its links' targets; `moved`: without what differs between two
+    /// trees that are the same.
+    fn listing(root: &Path, moved: bool) -> Vec<String> {
+        use std::os::unix::fs::MetadataExt;
+        fn walk(at: &Path, moved: bool, firsts: &mut HashMap<u64, String>, out: &mut Vec<String>) {
+            let meta = std::fs::symlink_metadata(at).unwrap();
+            let open = rustix::fs::open(at, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW, Mode::empty());
+            let attributes = open.map_or(Vec::new(), |fd| xattr_names(fd).unwrap());
+            let first = firsts.entry(meta.ino()).or_insert_with(|| format!("{}", out.len())).clone();
+            let target = std::fs::read_link(at).unwrap_or_default();
+            // Directories that no entry describes are of the time when they were made.
+            let time = if moved && meta.mtime() > 100 { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+            let (ino, size) =
+                if moved { (0, if meta.is_dir() { 0 } else { meta.size() }) } else { (meta.ino(), meta.size()) };
+            let name = if moved { at.file_name().filter(|name| *name != "root") } else { at.file_name() };
+            out.push(format!(
+                "{name:?} {:o} {}:{} {} {time:?} {ino} {size} {first} {target:?} {attributes:?}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.nlink(),
+            ));
+            if meta.is_dir() {
+                let mut inner: Vec<_> = std::fs::read_dir(at).unwrap().map(|e| e.unwrap().path()).collect();
+                inner.sort();
+                inner.iter().for_each(|path| walk(path, moved, firsts, out));
+            }
+        }
+        let mut out = Vec::new();
+        walk(root, moved, &mut HashMap::new(), &mut out);
+        out
     }
 
     /// Path, and `dir`, the target of a link or the content of a file.
@@ -761,6 +850,61 @@ mod tests {
         let error = apply(&at.root(), &raw(b"f", b'0', b"", &[0; 2 << 20])).unwrap_err();
         assert!(error.to_string().starts_with("no room"), "{error}");
         assert!(tree(&at.root()).is_empty());
+    }
+
+    /// Check 23: attributes, links' targets and what a whiteout drags along take room, too.
+    #[test]
+    fn all_that_takes_room_is_counted() {
+        let attribute = |size| [pax(&[("SCHILY.xattr.trusted.x", &vec![7; size])]), raw(b"f", b'0', b"", b"")].concat();
+        let link = |size| [pax(&[("linkpath", &vec![b'x'; size])]), raw(b"l", b'2', b"", b"")].concat();
+        let whiteout = |size| raw(b".wh.f", b'0', b"", &vec![0; size]);
+        let aufs = |size| raw(b".wh..wh.plnk/f", b'0', b"", &vec![0; size]);
+        for many in [attribute(600 << 10).repeat(2), link(4000).repeat(200), whiteout(2 << 20), aufs(2 << 20)] {
+            let at = Temporary::new();
+            let error = apply(&at.root(), &many).unwrap_err();
+            assert!(error.to_string().starts_with("no room"), "{error}");
+        }
+        for few in [attribute(600 << 10), link(4000), whiteout(2 << 10), aufs(2 << 10)] {
+            apply(&Temporary::new().root(), &few).unwrap();
+        }
+    }
+
+    /// Checks 22 and 23: what is remembered of a layer, and what its whiteouts may cost, have an end.
+    #[test]
+    fn names_and_whiteouts_have_an_end() {
+        let at = Temporary::new();
+        let name = |n: usize| format!("{}/{n}/", ["p".repeat(200), "q".repeat(200)].join("/"));
+        let record = |n: usize| [pax(&[("path", name(n).as_bytes())]), raw(b"d/", b'5', b"", b"")].concat();
+        let many: Vec<u8> = (0..20).flat_map(record).collect();
+        let error = apply_within(&at.root(), &many, 8000, 0).unwrap_err();
+        assert!(error.to_string().contains("names and paths"), "{error}");
+        apply_within(&at.root(), &many, 16_000, 0).unwrap();
+        // The same names again take no more.
+        apply_within(&at.root(), &many.repeat(10), 16_000, 0).unwrap();
+
+        let files: Vec<u8> = (0..10).flat_map(|n| raw(format!("d/{n}").as_bytes(), b'0', b"", b"")).collect();
+        let opaque = raw(b"d/.wh..wh..opq", b'0', b"", b"");
+        for again in [opaque.clone(), raw(b".wh.d", b'0', b"", b"")] {
+            let vain = [files.clone(), again.repeat(10)].concat();
+            let error = apply_within(&Temporary::new().root(), &vain, 1 << 20, 100).unwrap_err();
+            assert!(error.to_string().contains("again and again"), "{error}");
+        }
+        // What they hide is of use, and not counted.
+        let at = Temporary::new();
+        apply(&at.root(), &files).unwrap();
+        apply_within(&at.root(), &[opaque, files].concat(), 1 << 20, 1).unwrap();
+        assert_eq!(tree(&at.root()).len(), 11);
+    }
+
+    /// Thousands of different names of attributes that are left out: some are told.
+    #[test]
+    fn what_is_left_out_is_told_in_few_words() {
+        let one = |n: usize| {
+            [pax(&[(format!("SCHILY.xattr.trusted.{n:03}").as_str(), b"")]), raw(b"f", b'0', b"", b"")].concat()
+        };
+        let dropped = apply(&Temporary::new().root(), &(0..200).rev().flat_map(one).collect::<Vec<u8>>()).unwrap();
+        let told: Vec<String> = (0..9).map(|n| format!("trusted.{n:03}")).collect();
+        assert_eq!(dropped.into_iter().collect::<Vec<_>>(), told);
     }
 
     /// What a layer may do to a name.
@@ -881,6 +1025,36 @@ mod tests {
                 // Each a layer of its own, so that one refusal does not shield the next.
                 let _ = apply(&at.root(), &raw(parts.join("/").as_bytes(), *kind, link.as_bytes(), data));
                 prop_assert!(at.outside_is_whole(), "{entries:?}");
+            }
+        }
+
+        /// Check 19: entries of all kinds over few names, so that links, replacements and whiteouts meet (none is opaque: were
+        /// this broken, `/` would be the host's). Nothing outside changes; over another root the same layers give the same tree,
+        /// links and times included.
+        #[test]
+        fn all_kinds_stay_inside_and_come_out_the_same(
+            layers in prop::collection::vec(prop::collection::vec((
+                prop::collection::vec(prop::sample::select(vec!["a", "b", "c", ".wh.a", ".wh.c", "..", ""]), 1..4),
+                prop::sample::select(b"00112225566".to_vec()),
+                prop::sample::select(vec!["a", "/", "..", "../b", "a/b", "/a/c", "../../outside", "ABSOLUTE/file", "c/../..", "."]),
+                prop::sample::select(vec!["1.5", "7", "-3.25"]),
+            ), 1..4), 1..12)
+        ) {
+            let (at, again) = (Temporary::new(), Temporary::new());
+            let before = at.outside();
+            for layer in &layers {
+                let mut archive = Vec::new();
+                for (parts, kind, link, mtime) in layer {
+                    let link = link.replace("ABSOLUTE", &at.0.join("outside").to_string_lossy());
+                    let (link, data): (&str, &[u8]) = match kind { b'0' => ("", b"in"), b'1' | b'2' => (&link, b""), _ => ("", b"") };
+                    archive.extend(pax(&[("mtime", mtime.as_bytes()), ("SCHILY.xattr.user.x", b"x")]));
+                    archive.extend(raw(parts.join("/").as_bytes(), *kind, link.as_bytes(), data));
+                }
+                let (one, two) = (apply(&at.root(), &archive), apply(&again.root(), &archive));
+                prop_assert_eq!(at.outside(), before.clone());
+                // One refusal does not shield the next.
+                prop_assert_eq!(one.is_ok(), two.is_ok());
+                prop_assert_eq!(listing(&at.root(), true), listing(&again.root(), true), "{:?}", layers);
             }
         }
 
