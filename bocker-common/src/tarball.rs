@@ -551,15 +551,20 @@ fn pieces(block: &[tar::GnuSparseHeader], more: bool, map: &mut Vec<(u64, u64)>)
     Ok(more)
 }
 
-/// Ascending, without overlap, within the file, and exactly what is stored.
+/// Ascending, without overlap, up to the end of the file (GNU tar, which ends every map with an empty piece where a hole is last,
+/// makes a shorter file of one that does not; Go and Python do not), and exactly what is stored.
 fn check_sparse(map: &[(u64, u64)], stored: u64, real: u64) -> io::Result<()> {
     let (mut end, mut sum) = (0_u64, 0_u64);
     for (offset, length) in map {
+        // GNU tar reads each piece from the start of a block, Go and Python from where the one before ended.
+        if *length > 0 && sum % BLOCK as u64 != 0 {
+            return Err(bad("a sparse file with a piece that is not whole blocks"));
+        }
         let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= real);
         end = next.ok_or_else(|| bad("a sparse file with a damaged map"))?;
         sum += length;
     }
-    if sum != stored || real > i64::MAX as u64 {
+    if sum != stored || end != real || real > i64::MAX as u64 {
         return Err(bad("a sparse file whose size and map disagree"));
     }
     Ok(())
@@ -805,22 +810,22 @@ mod tests {
         refused(&[sparse_name, raw(b"d/", b'5', b"", b"")].concat(), "sparse but no file");
         let map = |blocks: &'static [u8]| {
             let records: [(&str, &[u8]); 3] =
-                [("GNU.sparse.numblocks", blocks), ("GNU.sparse.map", b"0,1,5,1"), ("GNU.sparse.size", b"9")];
-            [pax(&records), raw(b"s", b'0', b"", b"ab")].concat()
+                [("GNU.sparse.numblocks", blocks), ("GNU.sparse.map", b"0,512,800,1"), ("GNU.sparse.size", b"801")];
+            [pax(&records), raw(b"s", b'0', b"", &[b'x'; 513])].concat()
         };
-        assert_eq!(all(&map(b"2")).unwrap()[0].0.sparse, Some(vec![(0, 1), (5, 1)]));
+        assert_eq!(all(&map(b"2")).unwrap()[0].0.sparse, Some(vec![(0, 512), (800, 1)]));
         refused(&map(b"1"), "as many pieces");
         // The old format: pieces of 12 and 12 bytes from 386 on, then whether more follow, then the size.
         let old = |first: usize, second: usize, more: u8| {
-            let mut block = raw(b"s", b'S', b"", b"ab");
+            let mut block = raw(b"s", b'S', b"", &[b'x'; 513]);
             block[257..265].copy_from_slice(b"ustar  \0");
-            for (place, offset) in [(first, 0), (second, 5)] {
-                block[386 + 24 * place..][..24].copy_from_slice(format!("{offset:011o}\0{:011o}\0", 1).as_bytes());
+            for (place, offset, length) in [(first, 0, 512), (second, 800, 1)] {
+                block[386 + 24 * place..][..24].copy_from_slice(format!("{offset:011o}\0{length:011o}\0").as_bytes());
             }
             block[482] = more;
-            changed(block, 483, b"00000000011\0")
+            changed(block, 483, b"00000001441\0")
         };
-        assert_eq!(all(&old(0, 1, 0)).unwrap()[0].0.sparse, Some(vec![(0, 1), (5, 1)]));
+        assert_eq!(all(&old(0, 1, 0)).unwrap()[0].0.sparse, Some(vec![(0, 512), (800, 1)]));
         refused(&old(0, 2, 0), "gap");
         refused(&old(0, 1, 1), "gap");
     }
@@ -872,24 +877,31 @@ mod tests {
     #[test]
     fn sparse_maps_are_checked() {
         let file = |records: &[(&str, &[u8])], data: &[u8]| [pax(records), raw(b"s", b'0', b"", data)].concat();
-        let ok = file(&[("GNU.sparse.map", b"2,2,8,1"), ("GNU.sparse.size", b"10")], b"abc");
+        let data = [&[b'x'; 512][..], b"c"].concat();
+        let ok = file(&[("GNU.sparse.map", b"2,512,600,1"), ("GNU.sparse.size", b"601")], &data);
         let got = all(&ok).unwrap();
-        assert_eq!((got[0].0.size, got[0].0.sparse.clone().unwrap()), (10, vec![(2, 2), (8, 1)]));
-        let mut map = b"2\n2\n2\n8\n1\n".to_vec();
+        assert_eq!((got[0].0.size, got[0].0.sparse.clone().unwrap()), (601, vec![(2, 512), (600, 1)]));
+        let mut map = b"2\n2\n512\n600\n1\n".to_vec();
         map.resize(512, 0);
-        map.extend(b"abc");
+        map.extend(&data);
         let one = [
             ("GNU.sparse.major", &b"1"[..]),
             ("GNU.sparse.minor", b"0"),
             ("GNU.sparse.name", b"real"),
-            ("GNU.sparse.realsize", b"10"),
+            ("GNU.sparse.realsize", b"601"),
         ];
         let got = all(&file(&one, &map)).unwrap();
-        assert_eq!((got[0].0.path.as_slice(), got[0].1.as_slice()), (&b"real"[..], &b"abc"[..]));
-        assert_eq!(got[0].0.sparse.clone().unwrap(), vec![(2, 2), (8, 1)]);
-        for (map, size) in
-            [("2,2,1,1", "10"), ("2,2,8,3", "10"), ("2,2", "10"), ("2", "10"), ("18446744073709551615,3", "10")]
-        {
+        assert_eq!((got[0].0.path.as_slice(), got[0].1.as_slice()), (&b"real"[..], &data[..]));
+        assert_eq!(got[0].0.sparse.clone().unwrap(), vec![(2, 512), (600, 1)]);
+        for (map, size) in [
+            ("2,2,1,1", "10"),
+            ("0,3", "10"),
+            ("0,1,8,2", "10"),
+            ("2,2,8,3", "10"),
+            ("2,2", "10"),
+            ("2", "10"),
+            ("18446744073709551615,3", "10"),
+        ] {
             refused(
                 &file(&[("GNU.sparse.map", map.as_bytes()), ("GNU.sparse.size", size.as_bytes())], b"abc"),
                 "sparse file",

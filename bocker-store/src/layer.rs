@@ -837,7 +837,7 @@ mod tests {
     fn holes_are_holes() {
         use std::os::unix::fs::MetadataExt;
         let at = Temporary::new();
-        let map = pax(&[("GNU.sparse.map", b"1048576,3"), ("GNU.sparse.size", b"2097152")]);
+        let map = pax(&[("GNU.sparse.map", b"1048576,3,2097152,0"), ("GNU.sparse.size", b"2097152")]);
         apply(&at.root(), &[map, raw(b"s", b'0', b"", b"abc")].concat()).unwrap();
         let content = std::fs::read(at.root().join("s")).unwrap();
         assert_eq!((content.len(), &content[1 << 20..][..4]), (2 << 20, &b"abc\0"[..]));
