@@ -88,6 +88,8 @@ pub struct Applier<'a> {
     own: (u32, u32),
     /// Names that this layer made: directory's inode and name. Whiteouts spare them.
     made: HashSet<(u64, Vec<u8>)>,
+    /// Entries that may still come.
+    entries: u64,
     /// Bytes that `made` and `late` may still take.
     memory: usize,
     /// Looks that whiteouts may still take in vain.
@@ -233,6 +235,7 @@ impl<'a> Applier<'a> {
             owners: true,
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             made: HashSet::new(),
+            entries: MAX_ENTRIES,
             memory: MAX_REMEMBERED,
             looks: MAX_SPARED,
             late: HashMap::new(),
@@ -247,12 +250,9 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// The first entry that cannot be applied, or is not one that a layer may have.
     pub fn apply<R: Read>(mut self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
-        let mut count = 0;
         while let Some(entry) = layer.next_entry().map_err(|e| Error::new("unpack", "layer", e))? {
-            count += 1;
-            if count > MAX_ENTRIES {
-                return Err(Error::new("unpack", "layer", "more than 1,000,000 entries"));
-            }
+            let left = self.entries.checked_sub(1);
+            self.entries = left.ok_or_else(|| Error::new("unpack", "layer", "more than 1,000,000 entries"))?;
             self.entry(&entry, layer)?;
         }
         self.set_late_times()?;
@@ -706,6 +706,21 @@ mod tests {
 
     fn apply(root: &Path, archive: &[u8]) -> Result<BTreeSet<String>> {
         apply_within(root, archive, usize::MAX, u64::MAX)
+    }
+
+    /// Check 23: what costs nothing is counted.
+    #[test]
+    fn entries_have_an_end() {
+        let nothing = raw(b".wh..wh.plnk/x", b'0', b"", b"");
+        for (count, good) in [(10, true), (11, false)] {
+            let at = Temporary::new();
+            let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
+            let mut budget = Budget::new(0);
+            let mut applier = Applier::new(root, &mut budget);
+            applier.entries = 10;
+            let done = applier.apply(&mut Reader::new(&nothing.repeat(count)[..]));
+            assert_eq!(done.is_ok(), good, "{done:?}");
+        }
     }
 
     fn apply_within(root: &Path, archive: &[u8], memory: usize, looks: u64) -> Result<BTreeSet<String>> {

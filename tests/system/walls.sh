@@ -157,16 +157,19 @@ PY
   is "$(grep -lx both cases/*.check | wc -l) $(grep -Lx both cases/*.check | wc -l)" "20 55" "cases for everybody, and others"
 }
 
-# Check 23, and the memory of check 22: whatever grows is stopped in time, in memory and before the reserve.
+# Check 23, and the memory of check 22: whatever grows is stopped in time, in memory and before the reserve. (What takes long in
+# debug binaries, many entries and whiteouts in vain, layer.rs shows with lower limits.)
 test_bombs() {
   store 256M
   walls bombs cases
-  free=$(stat -fc '%a*%S' "$BOCKER_ROOT"); free=$((free))
   for check in cases/*.check; do
     name=${check%.check} status=0 started=$SECONDS
     /usr/bin/time -f %M -o memory timeout 100 bocker-store unpack --source x < "$name.tar" >out 2>err || status=$?
     # Debug binaries of a loaded machine: a released one takes a tenth.
     [ $((SECONDS - started)) -lt 60 ] || fail "$name took $((SECONDS - started)) s"
+    # The reserve is untouched, though nothing that was deleted has been freed yet.
+    fallocate -l 8M "$BOCKER_ROOT/.new_x" || fail "no room after $name"
+    rm "$BOCKER_ROOT/.new_x"
     # Names and paths may take 128 MiB; nothing else grows.
     most=65536; case $name in */paths) most=300000 ;; */depth-by-links) most=100000 ;; esac
     [ "$(tail -1 memory)" -lt "$most" ] || fail "$name took $(tail -1 memory) KiB"
@@ -178,7 +181,7 @@ test_bombs() {
       img=$(cat out)
       case $name in
         */attributes-names) is "$(wc -l < err) $(wc -c < err)" "1 $(wc -c < err)"; [ "$(wc -c < err)" -lt 3000 ] || fail "a long warning" ;;
-        # As deep as no path can say. Whoever looks into it may refuse, in one line, but it can be removed.
+        # 4,000 directories deep, by links. Whoever looks into it may refuse, in one line, but it can be removed.
         */depth-by-links)
           for verb in export save; do
             bocker-store "$verb" "$img" 2>err | head -c 100000000 >/dev/null || true
@@ -194,10 +197,6 @@ test_bombs() {
     is "$(names)" "$BOCKER_ROOT: layers $BOCKER_ROOT/layers:" "left by $name"
     is "$(bocker-store gc)" "" "gc after $name"
   done
-  # The reserve was never touched, so all the room is there again once btrfs has freed what was deleted.
-  sync -f "$BOCKER_ROOT"
-  roomy() { local now; btrfs filesystem sync "$BOCKER_ROOT"; now=$(stat -fc '%a*%S' "$BOCKER_ROOT"); [ $((now)) -gt $((free - (32 << 20))) ]; }
-  eventually 60 roomy
   mkdir tree && echo x > tree/f
   bocker-store rm "$(bocker-store import tree)"
 }
