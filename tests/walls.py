@@ -314,7 +314,7 @@ def packed(*pieces):
 
 
 def bombs():
-    """Each with what must be said of it, in a store of 256 MB."""
+    """Each with what must be said of it, in a store of 192 MB."""
     some = bytes(1 << 20)
     names = {"SCHILY.xattr.trusted.%03d%s" % (n, "x" * 200): b"" for n in range(1000)}
     deep = "/".join(["p" * 200] * 19)
@@ -333,6 +333,7 @@ def bombs():
         "attributes-names": (one(Layer().raw((pax(names) + header(b"f")) * 50)), None),
         "links": (packed(((pax({"linkpath": b"x" * 4000}) + header(b"l", b"2")) * 100, 2600)), "no room"),
         "whiteout-with-data": (packed((header(b".wh.f", size=20 << 30), 1), (some, 1)), "no room"),
+        "entries": (packed((b"".join(header(b"%d" % n) for n in range(1000)), 2000)), "no room"),
         "paths": (packed((paths, 1)), "names and paths are more than 128 MiB"),
         "pax-record": (packed((header(b"x", b"x", size=1 << 30), 1), (some, 1024)), "more than 1 MiB"),
         "global-headers": (packed((header(b"g", b"g", size=1 << 20) + b"1048576 comment=" + b"x" * (1048576 - 17) + b"\n", 1100)),

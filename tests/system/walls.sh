@@ -158,9 +158,9 @@ PY
 }
 
 # Check 23, and the memory of check 22: whatever grows is stopped in time, in memory and before the reserve. (What takes long in
-# debug binaries, many entries and whiteouts in vain, layer.rs shows with lower limits.)
+# debug binaries, a million entries and whiteouts in vain, layer.rs shows with lower limits.)
 test_bombs() {
-  store 256M
+  store 192M
   walls bombs cases
   for check in cases/*.check; do
     name=${check%.check} status=0 started=$SECONDS
