@@ -317,14 +317,16 @@ def bombs():
     """Each with what must be said of it, in a store of 192 MB."""
     some = bytes(1 << 20)
     names = {"SCHILY.xattr.trusted.%03d%s" % (n, "x" * 200): b"" for n in range(1000)}
-    deep = "/".join(["p" * 200] * 19)
-    paths = b"".join(pax({"path": ("%s/%d" % (deep, n)).encode()}) + header(b"d", b"5") for n in range(36000))
+    long = "/".join(["p" * 200] * 19)
+    paths = b"".join(pax({"path": ("%s/%d" % (long, n)).encode()}) + header(b"d", b"5") for n in range(36000))
     # Each directory by a name that is short enough, through a link to the deepest before it.
-    links, at = [], ""
-    for n in range(8):
-        links += [Layer().dir(at + "d/" * (k + 1)).data for k in range(500)]
-        links.append(Layer().symlink("l%d" % n, at + "d/" * 500).data)
-        at = "l%d/" % n
+    deep = [Layer().dir("d/" * (k + 1)).data for k in range(500)] + [Layer().symlink("l", "d/" * 500).data]
+    deep += [Layer().dir("l/" + "d/" * (k + 1)).data for k in range(500)]
+    # Forty links of four kilobytes to a lookup.
+    hop = "a/../" * 815
+    slow = Layer().dir("a/").symlink("l0", hop + "a")
+    for n in range(1, 39):
+        slow.symlink("l%d" % n, hop + "l%d" % (n - 1))
     return {
         "zeros": (packed(*([(header(b"f", size=64 << 20), 1), (some, 64)] * 8)), "no room"),
         "announced": (packed((header(b"f", size=20 << 30), 1), (some, 1)), "no room"),
@@ -340,7 +342,8 @@ def bombs():
                            "global extended headers"),
         "depth-20000": (one(Layer().file("d/" * 20000 + "f")), "longer than 4095 bytes"),
         "depth-2000": (one(Layer().file("d/" * 2000 + "f")), "deeper than 512"),
-        "depth-by-links": (one(Layer().raw(b"".join(links))), None),
+        "depth-by-links": (packed((b"".join(deep), 1)), "deeper than 512"),
+        "links-to-links": (packed((slow.data, 1), ((header(b"l38/x") + header(b"l37/y")) * 1000, 500)), "too many steps"),
     }
 
 

@@ -1,10 +1,11 @@
 //! Applies one layer to a directory, by the rules of the OCI image specification (layer.md).
 //!
 //! A layer is hostile: its names, links and order are chosen to reach out of the directory. So no path of it is ever
-//! given to the kernel to walk freely. The parent of an entry is resolved inside the root to a descriptor
-//! (`openat2(2)`, `RESOLVE_IN_ROOT`: as in a chroot, `/` and `..` stay inside), and the last component is only ever used
-//! with that descriptor, never followed. An entry over an existing name replaces it, except a directory over a
-//! directory. Nobody else may write to the directory meanwhile.
+//! given to the kernel to walk freely. The parent of an entry is resolved inside the root to a descriptor: at once where no
+//! link is on the way (`openat2(2)`, `RESOLVE_IN_ROOT`, `RESOLVE_NO_SYMLINKS`), else step by step, as in a chroot, `/` and `..`
+//! staying inside, and each step counted: forty links of four kilobytes each cost the kernel milliseconds, for every entry
+//! anew. The last component is only ever used with that descriptor, never followed. An entry over an existing name replaces
+//! it, except a directory over a directory. Nobody else may write to the directory meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -31,9 +32,9 @@ const MAX_PATH: usize = 4095;
 const MAX_LINKS: usize = 40;
 /// Bytes of names and paths that are remembered for one layer, at most; real images have a tenth of it.
 const MAX_REMEMBERED: usize = 128 << 20;
-/// What is not hidden though a whiteout looked at it, names counted each time, at most: else an entry could cost a walk over
-/// all before it.
-const MAX_SPARED: u64 = 4_000_000;
+/// Looks for one layer, at most: steps along paths with links in them, and names that a whiteout looked at and did not hide. Else
+/// an entry could cost a walk over all before it.
+const MAX_LOOKS: u64 = 4_000_000;
 /// Names of attributes left out that are told, and one more to say that there are others.
 const MAX_TOLD: usize = 9;
 /// What an entry costs beside its data: inode, names, back references, checksums.
@@ -92,7 +93,7 @@ pub struct Applier<'a> {
     entries: u64,
     /// Bytes that `made` and `late` may still take.
     memory: usize,
-    /// Looks that whiteouts may still take in vain.
+    /// Looks that may still be taken.
     looks: u64,
     /// Directories that this layer made or changed, by inode.
     late: HashMap<u64, Late>,
@@ -131,11 +132,11 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
     Ok(parts)
 }
 
-/// Resolves a path inside the root to a directory, following links as in a chroot.
+/// Opens a directory inside the root by a path without links; ELOOP: there is one.
 pub(crate) fn open_in_root(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     // EAGAIN: a rename somewhere on the system made the kernel unsure about a `..`.
     for _ in 0..1000 {
         match rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve) {
@@ -237,7 +238,7 @@ impl<'a> Applier<'a> {
             made: HashSet::new(),
             entries: MAX_ENTRIES,
             memory: MAX_REMEMBERED,
-            looks: MAX_SPARED,
+            looks: MAX_LOOKS,
             late: HashMap::new(),
             last: None,
             dropped: BTreeSet::new(),
@@ -380,10 +381,7 @@ impl<'a> Applier<'a> {
         {
             return Ok(parent.clone());
         }
-        let fd = match open_in_root(&self.root, &joined, OFlags::PATH) {
-            Err(Errno::NOENT) => self.make_parents(path, parts)?,
-            done => done.map_err(os(path))?,
-        };
+        let fd = self.directory(path, parts, true)?.ok_or_else(|| os(path)(Errno::NOENT))?;
         let stat = rustix::fs::fstat(&fd).map_err(os(path))?;
         self.remember(&joined, &stat)?;
         let plain = stat.st_mode & Mode::SGID.as_raw_mode() == 0 && {
@@ -405,15 +403,30 @@ impl<'a> Applier<'a> {
         self.late_at(stat.st_ino, path.to_vec(), mtime)
     }
 
-    /// Walks from the root one component at a time and makes the directories that are missing, also those that a
-    /// dangling link names. Each step is one component below a descriptor, so it cannot leave the root.
-    fn make_parents(&mut self, path: &[u8], parts: &[&[u8]]) -> Result<OwnedFd> {
+    /// The directory that these names lead to inside the root, as a handle; links are followed as in a chroot. Where something is
+    /// missing, it is made, or there is none.
+    fn directory(&mut self, path: &[u8], parts: &[&[u8]], make: bool) -> Result<Option<OwnedFd>> {
+        match open_in_root(&self.root, &parts.join(&b'/'), OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) if !make => Ok(None),
+            Err(Errno::NOENT | Errno::LOOP) => self.walk(path, parts, make),
+            done => done.map(Some).map_err(os(path)),
+        }
+    }
+
+    /// Walks from the root one component at a time; makes the directories that are missing, also those that a dangling link
+    /// names. Each step is one component below a descriptor, so it cannot leave the root.
+    fn walk(&mut self, path: &[u8], parts: &[&[u8]], make: bool) -> Result<Option<OwnedFd>> {
         let fail = os(path);
         let root = open_in_root(&self.root, b"", OFlags::PATH).map_err(&fail)?;
         let mut stack: Vec<(Vec<u8>, OwnedFd)> = Vec::new();
         let mut queue: VecDeque<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
         let mut links = 0;
         while let Some(part) = queue.pop_front() {
+            let left = self.looks.checked_sub(1);
+            self.looks = left.ok_or_else(|| refuse(path, "the layer's links take too many steps to follow"))?;
+            if stack.len() > MAX_DEPTH {
+                return Err(refuse(path, "the path is deeper than 512 directories"));
+            }
             let here = stack.last().map_or(root.as_fd(), |(_, fd)| fd.as_fd());
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match part.as_slice() {
@@ -426,12 +439,10 @@ impl<'a> Applier<'a> {
             }
             match rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()) {
                 Ok(fd) => stack.push((part, fd)),
+                Err(Errno::NOENT) if !make => return Ok(None),
                 Err(Errno::NOENT) => {
                     let stat = rustix::fs::fstat(here).map_err(&fail)?;
                     let physical: Vec<_> = stack.iter().map(|(name, _)| name.as_slice()).collect();
-                    if physical.len() > MAX_DEPTH {
-                        return Err(refuse(path, "the path is deeper than 512 directories"));
-                    }
                     let physical = physical.join(&b'/');
                     rustix::fs::mkdirat(here, part.as_slice(), Mode::from_raw_mode(0o755)).map_err(&fail)?;
                     let fd = rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()).map_err(&fail)?;
@@ -442,8 +453,10 @@ impl<'a> Applier<'a> {
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     links += 1;
-                    let target = rustix::fs::readlinkat(here, part.as_slice(), Vec::new())
-                        .map_err(|_| refuse(path, "a parent is not a directory"))?;
+                    let target = match rustix::fs::readlinkat(here, part.as_slice(), Vec::new()) {
+                        Err(_) if !make => return Ok(None),
+                        target => target.map_err(|_| refuse(path, "a parent is not a directory"))?,
+                    };
                     if links > MAX_LINKS {
                         return Err(refuse(path, "too many links"));
                     }
@@ -457,7 +470,7 @@ impl<'a> Applier<'a> {
                 Err(errno) => return Err(fail(errno)),
             }
         }
-        Ok(stack.pop().map_or(root, |(_, fd)| fd))
+        Ok(Some(stack.pop().map_or(root, |(_, fd)| fd)))
     }
 
     /// Makes an entry at a name; where something is in the way, that goes first.
@@ -495,11 +508,9 @@ impl<'a> Applier<'a> {
             return Err(refuse(path, "not a whiteout's name"));
         }
         let joined = parents.join(&b'/');
-        let dir = match open_in_root(&self.root, &joined, OFlags::RDONLY) {
-            // Nothing there, so nothing to hide.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            done => done.map_err(&fail)?,
-        };
+        // Nothing there, so nothing to hide.
+        let Some(dir) = self.directory(path, parents, false)? else { return Ok(()) };
+        let dir = rustix::fs::openat(dir, ".", OPEN_DIR, Mode::empty()).map_err(&fail)?;
         let stat = rustix::fs::fstat(&dir).map_err(&fail)?;
         self.remember(&joined, &stat)?;
         self.last = None;
@@ -545,10 +556,7 @@ impl<'a> Applier<'a> {
         let missing = || refuse(path, format!("hard link to '{}', which is not there", shown(&entry.link)));
         let parts = components(&entry.link)?;
         let (name, parents) = parts.split_last().ok_or_else(missing)?;
-        let dir = match open_in_root(&self.root, &parents.join(&b'/'), OFlags::PATH) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
-            done => done.map_err(&fail)?,
-        };
+        let dir = self.directory(path, parents, false)?.ok_or_else(missing)?;
         let target = lstat(&dir, name).map_err(&fail)?.ok_or_else(missing)?;
         if is_dir(&target) {
             return Err(refuse(path, "hard link to a directory"));
@@ -645,11 +653,16 @@ impl<'a> Applier<'a> {
 
     /// Times of the directories, once nothing changes inside them. A name that means another directory by now is let be.
     fn set_late_times(&mut self) -> Result<()> {
-        for (ino, late) in self.late.drain() {
-            let Ok(dir) = open_in_root(&self.root, &late.path, OFlags::RDONLY) else { continue };
-            let stat = rustix::fs::fstat(&dir).map_err(os(&late.path))?;
-            if stat.st_ino == ino {
-                rustix::fs::futimens(&dir, &times(late.mtime)).map_err(os(&late.path))?;
+        for (ino, late) in std::mem::take(&mut self.late) {
+            let fail = os(&late.path);
+            let parts: Vec<_> = late.path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+            match self.directory(&late.path, &parts, false) {
+                Ok(Some(dir)) if rustix::fs::fstat(&dir).map_err(&fail)?.st_ino == ino => {
+                    let dir = rustix::fs::openat(dir, ".", OPEN_DIR, Mode::empty()).map_err(&fail)?;
+                    rustix::fs::futimens(&dir, &times(late.mtime)).map_err(&fail)?;
+                }
+                Err(error) if self.looks == 0 => return Err(error),
+                _ => {}
             }
         }
         Ok(())
@@ -891,11 +904,11 @@ mod tests {
         let name = |n: usize| format!("{}/{n}/", ["p".repeat(200), "q".repeat(200)].join("/"));
         let record = |n: usize| [pax(&[("path", name(n).as_bytes())]), raw(b"d/", b'5', b"", b"")].concat();
         let many: Vec<u8> = (0..20).flat_map(record).collect();
-        let error = apply_within(&at.root(), &many, 8000, 0).unwrap_err();
+        let error = apply_within(&at.root(), &many, 8000, 1000).unwrap_err();
         assert!(error.to_string().contains("names and paths"), "{error}");
-        apply_within(&at.root(), &many, 16_000, 0).unwrap();
+        apply_within(&at.root(), &many, 16_000, 1000).unwrap();
         // The same names again take no more.
-        apply_within(&at.root(), &many.repeat(10), 16_000, 0).unwrap();
+        apply_within(&at.root(), &many.repeat(10), 16_000, 1000).unwrap();
 
         let files: Vec<u8> = (0..10).flat_map(|n| raw(format!("d/{n}").as_bytes(), b'0', b"", b"")).collect();
         let opaque = raw(b"d/.wh..wh..opq", b'0', b"", b"");
@@ -909,6 +922,54 @@ mod tests {
         apply(&at.root(), &files).unwrap();
         apply_within(&at.root(), &[opaque, files].concat(), 1 << 20, 1).unwrap();
         assert_eq!(tree(&at.root()).len(), 11);
+    }
+
+    /// Check 23: links cost steps, wherever a path is looked up; so many are enough for what anybody does with links.
+    #[test]
+    fn following_links_has_an_end() {
+        let hop = "a/../".repeat(200);
+        let links = [
+            raw(b"a/", b'5', b"", b""),
+            raw(b"a/f", b'0', b"", b""),
+            pax(&[("linkpath", format!("{hop}a").as_bytes())]),
+            raw(b"l", b'2', b"", b""),
+        ]
+        .concat();
+        let dir = [links.clone(), raw(b"l/d/", b'5', b"", b"")].concat();
+        for (entry, looks) in [
+            (raw(b"l/x", b'0', b"", b""), 400),
+            (raw(b"l/.wh.x", b'0', b"", b""), 400),
+            (raw(b"h", b'1', b"l/f", b""), 400),
+            // Its parent, and at the end itself, for its time.
+            (raw(b"l/d/", b'5', b"", b""), 800),
+        ] {
+            let layer = [links.clone(), entry].concat();
+            let error = apply_within(&Temporary::new().root(), &layer, 1 << 20, looks).unwrap_err();
+            assert!(error.to_string().contains("too many steps"), "{error}");
+            apply_within(&Temporary::new().root(), &layer, 1 << 20, 2000).unwrap();
+        }
+        let at = Temporary::new();
+        apply(&at.root(), &dir).unwrap();
+        assert_eq!(tree(&at.root())["a/d"], "dir");
+    }
+
+    /// Check 23: a directory is no deeper by links than by its name.
+    #[test]
+    fn links_make_nothing_deeper() {
+        let deep = |from: &str, count| {
+            let one = |n: usize| {
+                [pax(&[("path", [from, &"d/".repeat(n)].concat().as_bytes())]), raw(b"d/", b'5', b"", b"")].concat()
+            };
+            (1..=count).flat_map(one).collect::<Vec<u8>>()
+        };
+        let link = [pax(&[("linkpath", "d/".repeat(300).as_bytes())]), raw(b"l", b'2', b"", b"")].concat();
+        let at = Temporary::new();
+        let mut budget = Budget::new(10 << 20);
+        let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
+        let mut applier = Applier::new(root, &mut budget);
+        applier.owners = false;
+        let error = applier.apply(&mut Reader::new(&[deep("", 300), link, deep("l/", 300)].concat()[..])).unwrap_err();
+        assert!(error.to_string().contains("deeper than 512"), "{error}");
     }
 
     /// Thousands of different names of attributes that are left out: some are told.
