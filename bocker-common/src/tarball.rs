@@ -12,6 +12,10 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 const BLOCK: usize = 512;
 /// Bytes of one extended header or long name, at most.
 const MAX_RECORD: u64 = 1 << 20;
+/// Attributes of one entry, at most.
+const MAX_XATTRS: usize = 1000;
+/// Global extended headers of one archive, at most: they are no entries, and nobody would count them.
+const MAX_GLOBALS: u32 = 1000;
 /// Pieces of one sparse file, at most.
 const MAX_SPARSE: usize = 1 << 18;
 
@@ -82,6 +86,7 @@ pub struct Reader<R> {
     padding: u64,
     ended: bool,
     marked: bool,
+    globals: u32,
 }
 
 /// The error for what the archive should not hold.
@@ -112,13 +117,15 @@ struct Sparse {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     numbers: Vec<u64>,
+    /// Pieces, as announced.
+    pieces: Option<u64>,
     seen: bool,
 }
 
 impl<R: Read> Reader<R> {
     /// A reader from the first byte of an archive.
     pub fn new(inner: R) -> Self {
-        Self { inner, left: 0, padding: 0, ended: false, marked: false }
+        Self { inner, left: 0, padding: 0, ended: false, marked: false, globals: 0 }
     }
 
     /// Whether the end was a mark, two blocks of zeros. Without it the archive may have been cut off at an entry's boundary.
@@ -150,6 +157,10 @@ impl<R: Read> Reader<R> {
             let kind = header.entry_type();
             match kind {
                 EntryType::XGlobalHeader => {
+                    self.globals += 1;
+                    if self.globals > MAX_GLOBALS {
+                        return Err(bad("more than 1,000 global extended headers"));
+                    }
                     // git archive leaves a comment in one. What would change entries is read by GNU tar, not by Go.
                     let mut globals = Extended::default();
                     globals.records(&self.record(&header)?)?;
@@ -255,7 +266,8 @@ impl<R: Read> Reader<R> {
             bytes.truncate(bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len()));
             bytes
         };
-        let mut path = path.or(long_path.map(until_nul)).unwrap_or_else(|| header.path_bytes().into_owned());
+        let in_block = name_of(header);
+        let mut path = path.or(long_path.map(until_nul)).unwrap_or_else(|| in_block.clone());
         let link = link
             .or(long_link.map(until_nul))
             .unwrap_or_else(|| header.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default());
@@ -263,6 +275,9 @@ impl<R: Read> Reader<R> {
         let in_header = u64::try_from(number(&old.size)?).map_err(|_| bad("a negative size"))?;
         let stored = size.unwrap_or(in_header);
         let slash = path.ends_with(b"/");
+        if old.linkflag[0] == 0 && slash != in_block.ends_with(b"/") {
+            return Err(bad(format!("'{}' is a file by one name and a directory by the other", shown(&path))));
+        }
         let kind = match header.entry_type() {
             // Before ustar, a directory was a file whose name ends in a slash.
             EntryType::Regular if old.linkflag[0] == 0 && slash => Kind::Directory,
@@ -293,12 +308,15 @@ impl<R: Read> Reader<R> {
             stored.checked_next_multiple_of(BLOCK as u64).map(|_| stored).ok_or_else(|| bad("a size overflows"))?,
         );
         let (mut real, mut map) = (stored, None);
+        if sparse.seen && kind != Kind::File {
+            return Err(bad(format!("'{}' is sparse but no file", shown(&path))));
+        }
         if header.entry_type() == EntryType::GNUSparse {
             if sparse.seen {
                 return Err(bad("a sparse file in two formats"));
             }
             (real, map) = self.old_sparse(header).map(|(size, map)| (size, Some(map)))?;
-        } else if sparse.seen && kind == Kind::File {
+        } else if sparse.seen {
             if let Some(name) = &sparse.name {
                 path.clone_from(name);
             }
@@ -351,22 +369,16 @@ impl<R: Read> Reader<R> {
         let Some(gnu) = header.as_gnu() else { return Err(bad("a sparse file without a GNU header")) };
         let real = gnu.real_size()?;
         let mut map = Vec::new();
-        for piece in gnu.sparse.iter().filter(|piece| !piece.is_empty()) {
-            map.push((piece.offset()?, piece.length()?));
-        }
-        let mut more = gnu.is_extended();
+        let mut more = pieces(&gnu.sparse, gnu.is_extended(), &mut map)?;
         while more {
             let mut block = GnuExtSparseHeader::new();
             if !self.block(block.as_mut_bytes())? {
                 return Err(early());
             }
-            for piece in block.sparse().iter().filter(|piece| !piece.is_empty()) {
-                map.push((piece.offset()?, piece.length()?));
-            }
+            more = pieces(block.sparse(), block.is_extended(), &mut map)?;
             if map.len() > MAX_SPARSE {
                 return Err(bad("a sparse file of too many pieces"));
             }
-            more = block.is_extended();
         }
         Ok((real, map))
     }
@@ -375,7 +387,12 @@ impl<R: Read> Reader<R> {
     fn pax_sparse(&mut self, sparse: Sparse) -> io::Result<(u64, Vec<(u64, u64)>)> {
         let real = sparse.size.ok_or_else(|| bad("a sparse file without its size"))?;
         let numbers = match sparse.version {
-            (None | Some(0), None | Some(0 | 1)) => sparse.numbers,
+            (None | Some(0), None | Some(0 | 1)) => {
+                if sparse.pieces.is_some_and(|pieces| Some(pieces) != u64::try_from(sparse.numbers.len() / 2).ok()) {
+                    return Err(bad("a sparse file whose map has not as many pieces as it says"));
+                }
+                sparse.numbers
+            }
             (Some(1), Some(0)) => self.sparse_numbers()?,
             _ => return Err(bad("a sparse file of an unknown format")),
         };
@@ -458,6 +475,8 @@ impl Extended {
             Ok((!value.is_empty()).then(|| value.to_vec()))
         };
         match key {
+            // For GNU tar, which takes it for C's text, it is another key.
+            _ if key.is_empty() || key.contains(&0) => return Err(broken()),
             b"path" => self.path = name()?,
             b"linkpath" => self.link = name()?,
             b"size" => self.size = whole()?,
@@ -473,6 +492,9 @@ impl Extended {
                     }
                     self.xattrs.retain(|(known, _)| known != name);
                     self.xattrs.push((name.to_vec(), value.to_vec()));
+                    if self.xattrs.len() > MAX_XATTRS {
+                        return Err(bad("more than 1,000 attributes of one entry"));
+                    }
                 }
             }
         }
@@ -502,22 +524,47 @@ impl Sparse {
             b"offset" | b"numbytes" => self.numbers.push(decimal(value)?),
             b"map" if value.is_empty() => self.numbers.clear(),
             b"map" => self.numbers = value.split(|b| *b == b',').map(decimal).collect::<Option<_>>()?,
-            b"numblocks" => {}
+            b"numblocks" => self.pieces = Some(decimal(value)?),
             _ => return None,
         }
         Some(())
     }
 }
 
-/// Ascending, without overlap, within the file, and exactly what is stored.
+/// The name in the header itself. Like GNU tar and Go, and unlike the tar crate, it does not ask for ustar's version.
+fn name_of(header: &Header) -> Vec<u8> {
+    let until_nul = |bytes: &[u8]| bytes.split(|b| *b == 0).next().unwrap_or_default().to_vec();
+    let bytes = header.as_bytes();
+    let (name, prefix) = (until_nul(&bytes[..100]), until_nul(&bytes[345..500]));
+    if bytes[257..263] == *b"ustar\0" && !prefix.is_empty() { [&prefix[..], b"/", &name].concat() } else { name }
+}
+
+/// Takes the pieces of one block; whether there is another. An empty one is the last: GNU tar reads no further.
+fn pieces(block: &[tar::GnuSparseHeader], more: bool, map: &mut Vec<(u64, u64)>) -> io::Result<bool> {
+    let full = block.iter().position(tar::GnuSparseHeader::is_empty).unwrap_or(block.len());
+    if block[full..].iter().any(|piece| !piece.is_empty()) || more && full < block.len() {
+        return Err(bad("a sparse file with a gap in its map"));
+    }
+    for piece in &block[..full] {
+        map.push((piece.offset()?, piece.length()?));
+    }
+    Ok(more)
+}
+
+/// Ascending, without overlap, up to the end of the file (GNU tar, which ends every map with an empty piece where a hole is last,
+/// makes a shorter file of one that does not; Go and Python do not), and exactly what is stored.
 fn check_sparse(map: &[(u64, u64)], stored: u64, real: u64) -> io::Result<()> {
     let (mut end, mut sum) = (0_u64, 0_u64);
     for (offset, length) in map {
+        // GNU tar reads each piece from the start of a block, Go and Python from where the one before ended.
+        if *length > 0 && sum % BLOCK as u64 != 0 {
+            return Err(bad("a sparse file with a piece that is not whole blocks"));
+        }
         let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= real);
         end = next.ok_or_else(|| bad("a sparse file with a damaged map"))?;
         sum += length;
     }
-    if sum != stored || real > i64::MAX as u64 {
+    if sum != stored || end != real || real > i64::MAX as u64 {
         return Err(bad("a sparse file whose size and map disagree"));
     }
     Ok(())
@@ -556,6 +603,10 @@ fn number(field: &[u8]) -> io::Result<i128> {
         _ => {
             let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
             let digits = field[..end].trim_ascii();
+            // GNU tar and Go read on after a NUL that comes first, Python does not.
+            if digits.is_empty() && field[end..].iter().any(|b| !matches!(b, 0 | b' ')) {
+                return Err(bad("a header's number is damaged"));
+            }
             digits.iter().try_fold(0_i128, |value, byte| match byte {
                 b'0'..=b'7' => Ok(value << 3 | i128::from(byte - b'0')),
                 _ => Err(bad("a header's number is damaged")),
@@ -721,6 +772,77 @@ mod tests {
         refused(&huge, "more than 1 MiB");
     }
 
+    /// A header with some bytes changed, its checksum right.
+    fn changed(mut block: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+        let sum: u32 = block[..512].iter().map(|b| u32::from(*b)).sum::<u32>()
+            - block[148..156].iter().map(|b| u32::from(*b)).sum::<u32>()
+            + 256;
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    }
+
+    /// Check 22. What GNU tar and Go say of each was looked up in their sources.
+    #[test]
+    fn where_parsers_disagree() {
+        let file = raw(b"f", b'0', b"", b"");
+        // ustar's prefix whatever its version; not in the old GNU format, which has times there, nor without a magic.
+        let named = changed(file.clone(), 345, b"dir");
+        for (magic, name) in [
+            (&b"ustar\x0000"[..], &b"dir/f"[..]),
+            (b"ustar\0\0\0", b"dir/f"),
+            (b"ustar\0xx", b"dir/f"),
+            (b"ustar  \0", b"f"),
+            (b"\0\0\0\0\0\0\0\0", b"f"),
+        ] {
+            assert_eq!(all(&changed(named.clone(), 257, magic)).unwrap()[0].0.path, name);
+        }
+        // A size after a NUL: 512 bytes for some, none for others.
+        refused(&changed(raw(b"f", b'0', b"", &[b'x'; 512]), 124, b"\x000000001000\0"), "number is damaged");
+        refused(&[pax(&[("path\0x", b"g")]), file.clone()].concat(), "damaged");
+        refused(&[pax(&[("", b"g")]), file.clone()].concat(), "damaged");
+        // A directory for those who look at the header's name, and then without data.
+        refused(&[pax(&[("path", b"d")]), raw(b"d/", 0, b"", &[b'x'; 512])].concat(), "by the other");
+        refused(&[pax(&[("path", b"d/")]), raw(b"d", 0, b"", b"")].concat(), "by the other");
+        let long = raw(b"l", b'L', b"", b"d\0");
+        refused(&[long, raw(b"d/", 0, b"", b"")].concat(), "by the other");
+        let sparse_name = pax(&[("GNU.sparse.name", b"elsewhere")]);
+        refused(&[sparse_name, raw(b"d/", b'5', b"", b"")].concat(), "sparse but no file");
+        let map = |blocks: &'static [u8]| {
+            let records: [(&str, &[u8]); 3] =
+                [("GNU.sparse.numblocks", blocks), ("GNU.sparse.map", b"0,512,800,1"), ("GNU.sparse.size", b"801")];
+            [pax(&records), raw(b"s", b'0', b"", &[b'x'; 513])].concat()
+        };
+        assert_eq!(all(&map(b"2")).unwrap()[0].0.sparse, Some(vec![(0, 512), (800, 1)]));
+        refused(&map(b"1"), "as many pieces");
+        // The old format: pieces of 12 and 12 bytes from 386 on, then whether more follow, then the size.
+        let old = |first: usize, second: usize, more: u8| {
+            let mut block = raw(b"s", b'S', b"", &[b'x'; 513]);
+            block[257..265].copy_from_slice(b"ustar  \0");
+            for (place, offset, length) in [(first, 0, 512), (second, 800, 1)] {
+                block[386 + 24 * place..][..24].copy_from_slice(format!("{offset:011o}\0{length:011o}\0").as_bytes());
+            }
+            block[482] = more;
+            changed(block, 483, b"00000001441\0")
+        };
+        assert_eq!(all(&old(0, 1, 0)).unwrap()[0].0.sparse, Some(vec![(0, 512), (800, 1)]));
+        refused(&old(0, 2, 0), "gap");
+        refused(&old(0, 1, 1), "gap");
+    }
+
+    /// Check 22: what an entry or an archive may make us hold or do has an end.
+    #[test]
+    fn many_attributes_and_global_headers_have_an_end() {
+        let names: Vec<String> = (0..1001).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+        let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let file = raw(b"f", b'0', b"", b"");
+        assert_eq!(all(&[pax(&records[..1000]), file.clone()].concat()).unwrap()[0].0.xattrs.len(), 1000);
+        refused(&[pax(&records), file.clone()].concat(), "attributes");
+        let global = raw(b"g", b'g', b"", b"19 comment=deadbee\n");
+        assert_eq!(all(&[global.repeat(1000), file.clone()].concat()).unwrap().len(), 1);
+        refused(&[global.repeat(1001), file].concat(), "global");
+    }
+
     #[test]
     fn what_real_tools_write_is_read() {
         // git archive: a global comment. v7: a directory by its slash. Hard links with their file's size.
@@ -755,24 +877,31 @@ mod tests {
     #[test]
     fn sparse_maps_are_checked() {
         let file = |records: &[(&str, &[u8])], data: &[u8]| [pax(records), raw(b"s", b'0', b"", data)].concat();
-        let ok = file(&[("GNU.sparse.map", b"2,2,8,1"), ("GNU.sparse.size", b"10")], b"abc");
+        let data = [&[b'x'; 512][..], b"c"].concat();
+        let ok = file(&[("GNU.sparse.map", b"2,512,600,1"), ("GNU.sparse.size", b"601")], &data);
         let got = all(&ok).unwrap();
-        assert_eq!((got[0].0.size, got[0].0.sparse.clone().unwrap()), (10, vec![(2, 2), (8, 1)]));
-        let mut map = b"2\n2\n2\n8\n1\n".to_vec();
+        assert_eq!((got[0].0.size, got[0].0.sparse.clone().unwrap()), (601, vec![(2, 512), (600, 1)]));
+        let mut map = b"2\n2\n512\n600\n1\n".to_vec();
         map.resize(512, 0);
-        map.extend(b"abc");
+        map.extend(&data);
         let one = [
             ("GNU.sparse.major", &b"1"[..]),
             ("GNU.sparse.minor", b"0"),
             ("GNU.sparse.name", b"real"),
-            ("GNU.sparse.realsize", b"10"),
+            ("GNU.sparse.realsize", b"601"),
         ];
         let got = all(&file(&one, &map)).unwrap();
-        assert_eq!((got[0].0.path.as_slice(), got[0].1.as_slice()), (&b"real"[..], &b"abc"[..]));
-        assert_eq!(got[0].0.sparse.clone().unwrap(), vec![(2, 2), (8, 1)]);
-        for (map, size) in
-            [("2,2,1,1", "10"), ("2,2,8,3", "10"), ("2,2", "10"), ("2", "10"), ("18446744073709551615,3", "10")]
-        {
+        assert_eq!((got[0].0.path.as_slice(), got[0].1.as_slice()), (&b"real"[..], &data[..]));
+        assert_eq!(got[0].0.sparse.clone().unwrap(), vec![(2, 512), (600, 1)]);
+        for (map, size) in [
+            ("2,2,1,1", "10"),
+            ("0,3", "10"),
+            ("0,1,8,2", "10"),
+            ("2,2,8,3", "10"),
+            ("2,2", "10"),
+            ("2", "10"),
+            ("18446744073709551615,3", "10"),
+        ] {
             refused(
                 &file(&[("GNU.sparse.map", map.as_bytes()), ("GNU.sparse.size", size.as_bytes())], b"abc"),
                 "sparse file",

@@ -436,10 +436,7 @@ impl Inside {
                 flags.set(CloneFlags::CLONE_NEWCGROUP, spaces.cgroup);
                 unshare(flags).map_err(|e| Error::new("unshare", "mount, UTS and IPC namespaces", e))
             }
-            Act::Private => {
-                let (none, all) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-                mount(none, "/", none, all, none).map_err(|e| Error::new("make private", "/", e))
-            }
+            Act::Private => make_private().map_err(|e| Error::new("make private", "/", e)),
             // Anywhere will do, pivot_root takes it away from there at once: so over /, which needs no lookup.
             Act::Root { dir } => {
                 move_mount(&self.root, "", rustix::fs::CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -495,6 +492,7 @@ impl Inside {
     }
 
     /// umount2(2) takes no descriptor: the working directory stands in for it.
+    #[expect(clippy::disallowed_methods, reason = "the working directory, which is what it was set to by descriptor")]
     fn unmount_files(&mut self) -> nix::Result<()> {
         let Some(files) = self.files.take() else { return Ok(()) };
         fchdir(&files)?;
@@ -522,6 +520,10 @@ impl Inside {
         self.attach(&dev, DEV.at)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "/ and the working directory, which is what it was set to by descriptor; /proc is ours"
+    )]
     fn pivot(&self) -> nix::Result<()> {
         fchdir(&self.root)?;
         // The same place twice: the old root goes on top of the new one, and no directory for it is needed.
@@ -560,6 +562,12 @@ impl Inside {
         sys::cloexec_from(3).map_err(fail)?;
         Err(payload::exec(&words, &exec.env))
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "/, which is still the caller's")]
+fn make_private() -> nix::Result<()> {
+    let (none, all) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, all, none)
 }
 
 fn place(mount: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {

@@ -36,6 +36,7 @@ pub struct Config {
 ///
 /// # Errors
 /// One line for a file that cannot be read, is larger than 4 MiB, or is no image configuration.
+#[expect(clippy::disallowed_methods, reason = "the caller's word: beside the root, not in it")]
 pub fn read(file: Option<&Path>) -> Result<Config> {
     let Some(path) = file else { return Ok(Config::default()) };
     let fail = |why: String| Error::new("read", path.display(), why);

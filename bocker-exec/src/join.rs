@@ -20,6 +20,7 @@ use crate::{config, plan, status};
 ///
 /// # Errors
 /// `Container 'NAME' exists but is not running`; one line for the act that failed.
+#[expect(clippy::disallowed_methods, reason = "/proc/PID/root, by a PID that the lock vouches for")]
 pub fn run(status_file: &Path, args: &Args) -> Result<u8> {
     entry::need_root("bocker-exec")?;
     let config = config::read(args.config.as_deref())?;
@@ -70,6 +71,7 @@ pub fn run(status_file: &Path, args: &Args) -> Result<u8> {
     Supervisor { signals, status: None, copy: None, first: false, parent }.wait(started)
 }
 
+#[expect(clippy::disallowed_methods, reason = "/, which is the container's since setns(2)")]
 fn inside(acts: &[crate::act::Act], explain: bocker_common::say::Explain) -> Result<()> {
     // setns(2) has set / and the working directory to the root of the mount namespace: the container's.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

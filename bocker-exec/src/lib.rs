@@ -15,6 +15,8 @@
 //! [`args`] parses, [`plan`] makes a list of [`act::Act`], the forked child does them in order
 //! ([`container`]) and [`supervise`] waits.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod act;
 pub mod args;
 pub mod config;

@@ -75,11 +75,13 @@ pub(crate) fn find(root: &crate::inroot::Root, command: &OsString, path: &OsStr)
     found.map_or_else(|| command.clone(), |path| OsStr::from_bytes(path.to_bytes()).to_owned())
 }
 
+#[expect(clippy::disallowed_methods, reason = "in the container: / is its own since pivot_root(2)")]
 fn exists(path: &CStr) -> bool {
     nix::sys::stat::stat(path).is_ok()
 }
 
 /// What is missing for this file to run: the program of its `#!` line, or a binary's dynamic linker.
+#[expect(clippy::disallowed_methods, reason = "in the container: / is its own since pivot_root(2)")]
 fn interpreter(file: &CStr) -> String {
     let mut head = Vec::new();
     // As much as the kernel looks at, BINPRM_BUF_SIZE.

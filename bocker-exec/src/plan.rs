@@ -149,6 +149,7 @@ fn real(root: &Root, at: &str) -> Result<PathBuf> {
 }
 
 /// On v1 the caller's, as docker and podman do, and as the original's `/proc/self/cgroup` shows.
+#[expect(clippy::disallowed_methods, reason = "the host's cgroup file system")]
 fn private_cgroups(asked: Cgroupns) -> bool {
     match asked {
         Cgroupns::Host => false,

@@ -86,6 +86,7 @@ pub fn job() -> Job {
     Job::Orphan
 }
 
+#[expect(clippy::disallowed_methods, reason = "/proc/PID/status")]
 fn parent_of(pid: Pid) -> Option<Pid> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;

@@ -64,6 +64,7 @@ pub fn start(become_payload: impl FnOnce() -> Error) -> Result<Started> {
 
 /// In the background of our terminal (a shell's `&`) the payload gets no input. By its session it is outside of the
 /// shell's job control, so the kernel would not stop it: it would take what is typed for the shell.
+#[expect(clippy::disallowed_methods, reason = "/dev/null, before any namespace")]
 fn leave_the_terminal_to_others() -> Result<()> {
     let stdin = rustix::stdio::stdin();
     if rustix::termios::tcgetpgrp(stdin).is_ok_and(|group| group != rustix::process::getpgrp()) {
@@ -286,8 +287,13 @@ impl Supervisor {
 }
 
 impl Payload {
+    #[expect(clippy::disallowed_methods, reason = "/proc/PID/status")]
+    fn status(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default()
+    }
+
     fn deliver(&mut self, signal: i32, key: bool, first: bool) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let status = self.status();
         // A joined command is no process 1: it gets what comes. But its session has no terminal, and there the kernel
         // lets nothing stop: setpgid(2), "orphaned process group".
         let how = if first || signal == libc::SIGTSTP { deliver(signal, &status) } else { Deliver::Forward };
@@ -321,8 +327,7 @@ impl Payload {
     /// Nobody takes the output any more, and the pipe is about to be closed. For others than process 1 the kernel does the rest; a
     /// process 1 without care for SIGPIPE would write into nothing for ever, so its default action is done from here.
     fn pipe_broke(&mut self) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        if deliver(libc::SIGPIPE, &status) == Deliver::Kill {
+        if deliver(libc::SIGPIPE, &self.status()) == Deliver::Kill {
             self.killed_for = Some(libc::SIGPIPE);
             let _ = sys::kill(self.pid, libc::SIGKILL);
         }

@@ -6,6 +6,8 @@
 //! compressed, is kept first, in a file without a name; a file that can be read anywhere is not. Nothing goes out before
 //! every digest of every image was right: half a load is worse than none.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -146,6 +148,7 @@ pub(crate) fn run(from: &Path, most: u64, layout: &mut Layout<File>) -> Result<(
 }
 
 impl Archive {
+    #[expect(clippy::disallowed_methods, reason = "the user's own word, once; all below goes by descriptor")]
     fn open(from: &Path, most: u64) -> Result<Self> {
         let name = if from == Path::new("-") { "stdin".to_owned() } else { from.display().to_string() };
         let fail = |e: io::Error| Error::new("read", &name, e);

@@ -5,6 +5,11 @@
 //! A link counts only while its store has the container, or is making it. What a crash left stops counting by itself.
 //! Whoever changes a link, or makes or undoes a store, holds the directory's lock.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "/run/bocker and where its links lead: stores, never what is in an image"
+)]
+
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -386,6 +386,7 @@ fn usage(error: &clap::Error) -> Result<ExitCode> {
 
 /// The store's absolute path, without links and `..`: what lies beside it, what is mounted at it and whose an id is are
 /// all found by this name.
+#[expect(clippy::disallowed_methods, reason = "where the store is")]
 fn root(given: Option<PathBuf>) -> Result<PathBuf> {
     let given = given.or_else(|| std::env::var_os("BOCKER_ROOT").filter(|value| !value.is_empty()).map(PathBuf::from));
     let path = given.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
@@ -421,6 +422,7 @@ fn open(root: &Path, setup: Setup, explain: Explain) -> Result<Store> {
 }
 
 /// Makes or mounts the store; says in one line what it did, or what it will not touch. Silent where nothing was to do.
+#[expect(clippy::disallowed_methods, reason = "whether the pool is there")]
 fn init(root: &Path, size: u64, explain: Explain) -> Result<()> {
     let file = pool::file_of(root);
     let (known, open) = (file.exists(), pool::ready(root)?);

@@ -16,6 +16,7 @@ use crate::oci::plain_config;
 use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, Step, Store};
+use crate::unpack::MAX_TAIL;
 use bocker_common::tarball::Reader;
 
 fn reading(error: io::Error) -> Error {
@@ -87,10 +88,14 @@ fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
     let mut rest = archive.into_inner();
     // Tar fills its last record with zeros; anything else is not part of the archive.
     let mut buffer = vec![0; 64 << 10];
+    let mut tail = 0;
     loop {
         match rest.read(&mut buffer) {
             Ok(0) => break,
-            Ok(read) if buffer[..read].iter().all(|byte| *byte == 0) => {}
+            Ok(read) if tail + read as u64 > MAX_TAIL => {
+                return Err(Error::new("read", "stdin", "16 MiB and more after the end of the archive"));
+            }
+            Ok(read) if buffer[..read].iter().all(|byte| *byte == 0) => tail += read as u64,
             Ok(_) => return Err(Error::new("read", "stdin", "there is data after the end of the archive")),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(reading(e)),

@@ -24,6 +24,7 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// The process of this number, else our parent; None if it is gone, or out of our sight.
+    #[expect(clippy::disallowed_methods, reason = "/proc/PID/stat")]
     pub(crate) fn of(pid: Option<i32>) -> Option<Self> {
         let pid = pid.unwrap_or_else(|| nix::unistd::getppid().as_raw());
         // 1: whoever had started us has died since.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use bocker_common::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::layer::{Budget, full, lstat, names, open_in_root, xattr_names};
+use crate::layer::{Budget, by_number, full, lstat, names, open_in_root, xattr_names};
 use crate::signal::Interrupt;
 use crate::store::Store;
 use bocker_common::tarball::shown;
@@ -40,6 +40,7 @@ struct Copier<'a> {
 ///
 /// # Errors
 /// The original's line.
+#[expect(clippy::disallowed_methods, reason = "the user's own word, once; all below goes by descriptor")]
 pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
     let missing =
         || Error::plain(format!("No directory named '{}' exists", crate::store::short(&path.to_string_lossy())));
@@ -225,21 +226,31 @@ impl Copier<'_> {
             rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev)?;
         }
         rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-        // These calls take no directory descriptor: /proc stands for it, and the last name is not followed.
-        let at = |dir: BorrowedFd<'_>| [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
-        let (source, target) = (at(from), at(to));
-        let mut list = vec![0; 64 << 10];
-        let length = rustix::fs::llistxattr(source.as_slice(), &mut list[..]).unwrap_or(0);
-        for attribute in list[..length].split(|b| *b == 0).filter(|attribute| !attribute.is_empty()) {
-            let mut value = vec![0; 64 << 10];
-            let length = rustix::fs::lgetxattr(source.as_slice(), attribute, &mut value[..])?;
-            rustix::fs::lsetxattr(target.as_slice(), attribute, &value[..length], XattrFlags::empty())?;
-        }
+        copy_attributes(from, to, name)?;
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
         }
         rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
     }
+}
+
+/// The attributes of what is made, not opened.
+#[expect(clippy::disallowed_methods, reason = "paths that hold a descriptor's number only")]
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    let handle = |dir| {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, name, flags, Mode::empty())
+    };
+    let (source, target) = (handle(from)?, handle(to)?);
+    let (source, target) = (by_number(&source), by_number(&target));
+    let mut list = vec![0; 64 << 10];
+    let length = rustix::fs::listxattr(&source, &mut list[..]).unwrap_or(0);
+    for attribute in list[..length].split(|b| *b == 0).filter(|attribute| !attribute.is_empty()) {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::getxattr(&source, attribute, &mut value[..])?;
+        rustix::fs::setxattr(&target, attribute, &value[..length], XattrFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// Owner, then attributes (a change of owner drops file capabilities), then mode (and setuid), then times.

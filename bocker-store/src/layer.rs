@@ -1,10 +1,11 @@
 //! Applies one layer to a directory, by the rules of the OCI image specification (layer.md).
 //!
 //! A layer is hostile: its names, links and order are chosen to reach out of the directory. So no path of it is ever
-//! given to the kernel to walk freely. The parent of an entry is resolved inside the root to a descriptor
-//! (`openat2(2)`, `RESOLVE_IN_ROOT`: as in a chroot, `/` and `..` stay inside), and the last component is only ever used
-//! with that descriptor, never followed. An entry over an existing name replaces it, except a directory over a
-//! directory. Nobody else may write to the directory meanwhile.
+//! given to the kernel to walk freely. The parent of an entry is resolved inside the root to a descriptor: at once where no
+//! link is on the way (`openat2(2)`, `RESOLVE_IN_ROOT`, `RESOLVE_NO_SYMLINKS`), else step by step, as in a chroot, `/` and `..`
+//! staying inside, and each step counted: forty links of four kilobytes each cost the kernel milliseconds, for every entry
+//! anew. The last component is only ever used with that descriptor, never followed. An entry over an existing name replaces
+//! it, except a directory over a directory. Nobody else may write to the directory meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -29,6 +30,13 @@ const MAX_DEPTH: usize = 512;
 const MAX_PATH: usize = 4095;
 /// Symbolic links followed for one path, at most, as the kernel does.
 const MAX_LINKS: usize = 40;
+/// Bytes of names and paths that are remembered for one layer, at most; real images have a tenth of it.
+const MAX_REMEMBERED: usize = 128 << 20;
+/// Looks for one layer, at most: steps along paths with links in them, and names that a whiteout looked at and did not hide. Else
+/// an entry could cost a walk over all before it.
+const MAX_LOOKS: u64 = 4_000_000;
+/// Names of attributes left out that are told, and one more to say that there are others.
+const MAX_TOLD: usize = 9;
 /// What an entry costs beside its data: inode, names, back references, checksums.
 const ENTRY_COST: u64 = 2048;
 
@@ -81,6 +89,12 @@ pub struct Applier<'a> {
     own: (u32, u32),
     /// Names that this layer made: directory's inode and name. Whiteouts spare them.
     made: HashSet<(u64, Vec<u8>)>,
+    /// Entries that may still come.
+    entries: u64,
+    /// Bytes that `made` and `late` may still take.
+    memory: usize,
+    /// Looks that may still be taken.
+    looks: u64,
     /// Directories that this layer made or changed, by inode.
     late: HashMap<u64, Late>,
     /// The last parent: entries come directory by directory.
@@ -118,11 +132,11 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
     Ok(parts)
 }
 
-/// Resolves a path inside the root to a directory, following links as in a chroot.
+/// Opens a directory inside the root by a path without links; ELOOP: there is one.
 pub(crate) fn open_in_root(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     // EAGAIN: a rename somewhere on the system made the kernel unsure about a `..`.
     for _ in 0..1000 {
         match rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve) {
@@ -176,6 +190,16 @@ pub(crate) fn xattr_names(fd: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(list[..length].split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
+/// For calls that take no descriptor of what cannot be opened: what the kernel calls one, proc(5). No name of an image is in it.
+pub(crate) fn by_number(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a path that holds a descriptor's number only")]
+fn remove_xattr(handle: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::removexattr(by_number(handle), name)
+}
+
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes what a name stands for, directories with all in them, links never followed.
@@ -212,6 +236,9 @@ impl<'a> Applier<'a> {
             owners: true,
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             made: HashSet::new(),
+            entries: MAX_ENTRIES,
+            memory: MAX_REMEMBERED,
+            looks: MAX_LOOKS,
             late: HashMap::new(),
             last: None,
             dropped: BTreeSet::new(),
@@ -224,12 +251,9 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// The first entry that cannot be applied, or is not one that a layer may have.
     pub fn apply<R: Read>(mut self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
-        let mut count = 0;
         while let Some(entry) = layer.next_entry().map_err(|e| Error::new("unpack", "layer", e))? {
-            count += 1;
-            if count > MAX_ENTRIES {
-                return Err(Error::new("unpack", "layer", "more than 1,000,000 entries"));
-            }
+            let left = self.entries.checked_sub(1);
+            self.entries = left.ok_or_else(|| Error::new("unpack", "layer", "more than 1,000,000 entries"))?;
             self.entry(&entry, layer)?;
         }
         self.set_late_times()?;
@@ -243,15 +267,18 @@ impl<'a> Applier<'a> {
         if parents.iter().any(|part| part.starts_with(b".wh.")) {
             // aufs kept hard links in /.wh..wh.plnk; whoever made a layer on it shipped them.
             if parents[0] == b".wh..wh.plnk" {
-                return Ok(());
+                return self.budget.spend(entry.stored);
             }
             return Err(refuse(path, "a path through a whiteout"));
         }
         if let Some(hidden) = leaf.strip_prefix(b".wh.") {
+            // It has no data; if it has, reading past it is no cheaper than a file's.
+            self.budget.spend(entry.stored)?;
             return self.whiteout(path, parents, hidden);
         }
         let parent = self.parent(path, parents)?;
-        self.budget.spend(entry.stored.saturating_add(ENTRY_COST))?;
+        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.budget.spend(entry.stored.saturating_add(ENTRY_COST + (attributes + entry.link.len()) as u64))?;
         let fail = os(path);
         match entry.kind {
             Kind::Directory => {
@@ -267,7 +294,7 @@ impl<'a> Applier<'a> {
                 let dir = rustix::fs::openat(&*parent.fd, *leaf, OPEN_DIR, Mode::empty()).map_err(&fail)?;
                 self.describe_by_fd(entry, &dir)?;
                 let ino = rustix::fs::fstat(&dir).map_err(&fail)?.st_ino;
-                self.late.insert(ino, Late { path: parts.join(&b'/'), mtime: entry.mtime });
+                self.late_at(ino, parts.join(&b'/'), entry.mtime)?;
             }
             Kind::File => {
                 // Most files are as they should be once they are made: so each costs four calls instead of nine.
@@ -301,8 +328,37 @@ impl<'a> Applier<'a> {
                 self.describe_by_name(entry, &parent, leaf)?;
             }
         }
-        self.made.insert((parent.ino, leaf.to_vec()));
+        self.made_at(parent.ino, leaf)
+    }
+
+    /// Takes room for what is remembered.
+    fn hold(&mut self, bytes: usize) -> Result<()> {
+        let left = self.memory.checked_sub(bytes);
+        self.memory = left.ok_or_else(|| Error::new("unpack", "layer", "its names and paths are more than 128 MiB"))?;
         Ok(())
+    }
+
+    fn made_at(&mut self, ino: u64, leaf: &[u8]) -> Result<()> {
+        if self.made.insert((ino, leaf.to_vec())) {
+            self.hold(leaf.len() + size_of::<(u64, Vec<u8>)>())?;
+        }
+        Ok(())
+    }
+
+    /// A directory's time is this, when all is done.
+    fn late_at(&mut self, ino: u64, path: Vec<u8>, mtime: Time) -> Result<()> {
+        self.hold(path.len() + size_of::<Late>())?;
+        if let Some(before) = self.late.insert(ino, Late { path, mtime }) {
+            self.memory += before.path.len() + size_of::<Late>();
+        }
+        Ok(())
+    }
+
+    fn drop_attribute(&mut self, name: &[u8]) {
+        self.dropped.insert(shown(name));
+        if self.dropped.len() > MAX_TOLD {
+            self.dropped.pop_last();
+        }
     }
 
     /// `./`: the root directory's own mode, owner and time. It can be nothing but a directory.
@@ -314,8 +370,7 @@ impl<'a> Applier<'a> {
         let root = open_in_root(&self.root, b"", OFlags::RDONLY).map_err(&fail)?;
         self.describe_by_fd(entry, &root)?;
         let ino = rustix::fs::fstat(&root).map_err(&fail)?.st_ino;
-        self.late.insert(ino, Late { path: Vec::new(), mtime: entry.mtime });
-        Ok(())
+        self.late_at(ino, Vec::new(), entry.mtime)
     }
 
     /// The directory that an entry lies in, made if it is not there.
@@ -326,12 +381,9 @@ impl<'a> Applier<'a> {
         {
             return Ok(parent.clone());
         }
-        let fd = match open_in_root(&self.root, &joined, OFlags::PATH) {
-            Err(Errno::NOENT) => self.make_parents(path, parts)?,
-            done => done.map_err(os(path))?,
-        };
+        let fd = self.directory(path, parts, true)?.ok_or_else(|| os(path)(Errno::NOENT))?;
         let stat = rustix::fs::fstat(&fd).map_err(os(path))?;
-        self.remember(&joined, &stat);
+        self.remember(&joined, &stat)?;
         let plain = stat.st_mode & Mode::SGID.as_raw_mode() == 0 && {
             let open = rustix::fs::openat(&fd, ".", OPEN_DIR, Mode::empty()).map_err(os(path))?;
             !xattr_names(open).map_err(os(path))?.iter().any(|name| name == b"system.posix_acl_default")
@@ -343,22 +395,38 @@ impl<'a> Applier<'a> {
 
     /// Notes a directory's time before it is changed, unless the layer has named one: adding `usr/bin/x` alone is
     /// no reason for `usr/bin` to look new.
-    fn remember(&mut self, path: &[u8], stat: &Stat) {
-        self.late.entry(stat.st_ino).or_insert_with(|| Late {
-            path: path.to_vec(),
-            mtime: Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
-        });
+    fn remember(&mut self, path: &[u8], stat: &Stat) -> Result<()> {
+        if self.late.contains_key(&stat.st_ino) {
+            return Ok(());
+        }
+        let mtime = Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 };
+        self.late_at(stat.st_ino, path.to_vec(), mtime)
     }
 
-    /// Walks from the root one component at a time and makes the directories that are missing, also those that a
-    /// dangling link names. Each step is one component below a descriptor, so it cannot leave the root.
-    fn make_parents(&mut self, path: &[u8], parts: &[&[u8]]) -> Result<OwnedFd> {
+    /// The directory that these names lead to inside the root, as a handle; links are followed as in a chroot. Where something is
+    /// missing, it is made, or there is none.
+    fn directory(&mut self, path: &[u8], parts: &[&[u8]], make: bool) -> Result<Option<OwnedFd>> {
+        match open_in_root(&self.root, &parts.join(&b'/'), OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) if !make => Ok(None),
+            Err(Errno::NOENT | Errno::LOOP) => self.walk(path, parts, make),
+            done => done.map(Some).map_err(os(path)),
+        }
+    }
+
+    /// Walks from the root one component at a time; makes the directories that are missing, also those that a dangling link
+    /// names. Each step is one component below a descriptor, so it cannot leave the root.
+    fn walk(&mut self, path: &[u8], parts: &[&[u8]], make: bool) -> Result<Option<OwnedFd>> {
         let fail = os(path);
         let root = open_in_root(&self.root, b"", OFlags::PATH).map_err(&fail)?;
         let mut stack: Vec<(Vec<u8>, OwnedFd)> = Vec::new();
         let mut queue: VecDeque<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
         let mut links = 0;
         while let Some(part) = queue.pop_front() {
+            let left = self.looks.checked_sub(1);
+            self.looks = left.ok_or_else(|| refuse(path, "the layer's links take too many steps to follow"))?;
+            if stack.len() > MAX_DEPTH {
+                return Err(refuse(path, "the path is deeper than 512 directories"));
+            }
             let here = stack.last().map_or(root.as_fd(), |(_, fd)| fd.as_fd());
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match part.as_slice() {
@@ -371,24 +439,24 @@ impl<'a> Applier<'a> {
             }
             match rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()) {
                 Ok(fd) => stack.push((part, fd)),
+                Err(Errno::NOENT) if !make => return Ok(None),
                 Err(Errno::NOENT) => {
                     let stat = rustix::fs::fstat(here).map_err(&fail)?;
                     let physical: Vec<_> = stack.iter().map(|(name, _)| name.as_slice()).collect();
-                    if physical.len() > MAX_DEPTH {
-                        return Err(refuse(path, "the path is deeper than 512 directories"));
-                    }
                     let physical = physical.join(&b'/');
                     rustix::fs::mkdirat(here, part.as_slice(), Mode::from_raw_mode(0o755)).map_err(&fail)?;
                     let fd = rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()).map_err(&fail)?;
                     self.budget.spend(ENTRY_COST)?;
-                    self.made.insert((stat.st_ino, part.clone()));
-                    self.remember(&physical, &stat);
+                    self.made_at(stat.st_ino, &part)?;
+                    self.remember(&physical, &stat)?;
                     stack.push((part, fd));
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     links += 1;
-                    let target = rustix::fs::readlinkat(here, part.as_slice(), Vec::new())
-                        .map_err(|_| refuse(path, "a parent is not a directory"))?;
+                    let target = match rustix::fs::readlinkat(here, part.as_slice(), Vec::new()) {
+                        Err(_) if !make => return Ok(None),
+                        target => target.map_err(|_| refuse(path, "a parent is not a directory"))?,
+                    };
                     if links > MAX_LINKS {
                         return Err(refuse(path, "too many links"));
                     }
@@ -402,7 +470,7 @@ impl<'a> Applier<'a> {
                 Err(errno) => return Err(fail(errno)),
             }
         }
-        Ok(stack.pop().map_or(root, |(_, fd)| fd))
+        Ok(Some(stack.pop().map_or(root, |(_, fd)| fd)))
     }
 
     /// Makes an entry at a name; where something is in the way, that goes first.
@@ -440,13 +508,11 @@ impl<'a> Applier<'a> {
             return Err(refuse(path, "not a whiteout's name"));
         }
         let joined = parents.join(&b'/');
-        let dir = match open_in_root(&self.root, &joined, OFlags::RDONLY) {
-            // Nothing there, so nothing to hide.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            done => done.map_err(&fail)?,
-        };
+        // Nothing there, so nothing to hide.
+        let Some(dir) = self.directory(path, parents, false)? else { return Ok(()) };
+        let dir = rustix::fs::openat(dir, ".", OPEN_DIR, Mode::empty()).map_err(&fail)?;
         let stat = rustix::fs::fstat(&dir).map_err(&fail)?;
-        self.remember(&joined, &stat);
+        self.remember(&joined, &stat)?;
         self.last = None;
         if hidden == b".wh..opq" {
             for name in names(&dir).map_err(&fail)? {
@@ -455,11 +521,14 @@ impl<'a> Applier<'a> {
         } else {
             self.hide(dir.as_fd(), stat.st_ino, hidden, MAX_DEPTH).map_err(&fail)?;
         }
+        if self.looks == 0 {
+            return Err(refuse(path, "the layer's whiteouts look at what it brings itself again and again"));
+        }
         Ok(())
     }
 
     /// Removes what lower layers have at a name. True if nothing of this layer is left there.
-    fn hide(&self, dir: BorrowedFd<'_>, ino: u64, name: &[u8], depth: usize) -> rustix::io::Result<bool> {
+    fn hide(&mut self, dir: BorrowedFd<'_>, ino: u64, name: &[u8], depth: usize) -> rustix::io::Result<bool> {
         let Some(stat) = lstat(dir, name)? else { return Ok(true) };
         let mut ours = self.made.contains(&(ino, name.to_vec()));
         if is_dir(&stat) {
@@ -471,7 +540,9 @@ impl<'a> Applier<'a> {
                 ours |= !self.hide(inner.as_fd(), stat.st_ino, &child, depth - 1)?;
             }
         }
-        if !ours {
+        if ours {
+            self.looks = self.looks.saturating_sub(1);
+        } else {
             let flags = if is_dir(&stat) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             rustix::fs::unlinkat(dir, name, flags)?;
         }
@@ -485,10 +556,7 @@ impl<'a> Applier<'a> {
         let missing = || refuse(path, format!("hard link to '{}', which is not there", shown(&entry.link)));
         let parts = components(&entry.link)?;
         let (name, parents) = parts.split_last().ok_or_else(missing)?;
-        let dir = match open_in_root(&self.root, &parents.join(&b'/'), OFlags::PATH) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
-            done => done.map_err(&fail)?,
-        };
+        let dir = self.directory(path, parents, false)?.ok_or_else(missing)?;
         let target = lstat(&dir, name).map_err(&fail)?.ok_or_else(missing)?;
         if is_dir(&target) {
             return Err(refuse(path, "hard link to a directory"));
@@ -549,13 +617,11 @@ impl<'a> Applier<'a> {
         }
         for (name, value) in &entry.xattrs {
             if !kept(name) {
-                self.dropped.insert(shown(name));
+                self.drop_attribute(name);
                 continue;
             }
             match rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
-                Err(Errno::NOTSUP) => {
-                    self.dropped.insert(shown(name));
-                }
+                Err(Errno::NOTSUP) => self.drop_attribute(name),
                 Err(Errno::PERM) if !self.owners => {}
                 done => done.map_err(&fail)?,
             }
@@ -573,24 +639,30 @@ impl<'a> Applier<'a> {
             rustix::fs::chownat(dir, leaf, Some(uid), Some(gid), flags).map_err(&fail)?;
         }
         if entry.kind != Kind::Symlink {
-            // Only ACLs are inherited. xattr(7) calls take no directory descriptor, so it goes through /proc.
-            let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), leaf].concat();
-            let _ = rustix::fs::lremovexattr(path.as_slice(), b"system.posix_acl_access".as_slice());
+            // Only ACLs are inherited.
+            let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = rustix::fs::openat(dir, leaf, handle, Mode::empty()).map_err(&fail)?;
+            let _ = remove_xattr(&node, b"system.posix_acl_access");
             rustix::fs::chmodat(dir, leaf, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(&fail)?;
         }
         for (name, _) in &entry.xattrs {
-            self.dropped.insert(shown(name));
+            self.drop_attribute(name);
         }
         rustix::fs::utimensat(dir, leaf, &times(entry.mtime), flags).map_err(fail)
     }
 
     /// Times of the directories, once nothing changes inside them. A name that means another directory by now is let be.
     fn set_late_times(&mut self) -> Result<()> {
-        for (ino, late) in self.late.drain() {
-            let Ok(dir) = open_in_root(&self.root, &late.path, OFlags::RDONLY) else { continue };
-            let stat = rustix::fs::fstat(&dir).map_err(os(&late.path))?;
-            if stat.st_ino == ino {
-                rustix::fs::futimens(&dir, &times(late.mtime)).map_err(os(&late.path))?;
+        for (ino, late) in std::mem::take(&mut self.late) {
+            let fail = os(&late.path);
+            let parts: Vec<_> = late.path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+            match self.directory(&late.path, &parts, false) {
+                Ok(Some(dir)) if rustix::fs::fstat(&dir).map_err(&fail)?.st_ino == ino => {
+                    let dir = rustix::fs::openat(dir, ".", OPEN_DIR, Mode::empty()).map_err(&fail)?;
+                    rustix::fs::futimens(&dir, &times(late.mtime)).map_err(&fail)?;
+                }
+                Err(error) if self.looks == 0 => return Err(error),
+                _ => {}
             }
         }
         Ok(())
@@ -626,6 +698,10 @@ mod tests {
             self.0.join("root")
         }
 
+        fn outside(&self) -> Vec<String> {
+            listing(&self.0.join("outside"), false)
+        }
+
         fn outside_is_whole(&self) -> bool {
             let outside = self.0.join("outside");
             let names: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -642,11 +718,63 @@ mod tests {
     }
 
     fn apply(root: &Path, archive: &[u8]) -> Result<BTreeSet<String>> {
+        apply_within(root, archive, usize::MAX, u64::MAX)
+    }
+
+    /// Check 23: what costs nothing is counted.
+    #[test]
+    fn entries_have_an_end() {
+        let nothing = raw(b".wh..wh.plnk/x", b'0', b"", b"");
+        for (count, good) in [(10, true), (11, false)] {
+            let at = Temporary::new();
+            let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
+            let mut budget = Budget::new(0);
+            let mut applier = Applier::new(root, &mut budget);
+            applier.entries = 10;
+            let done = applier.apply(&mut Reader::new(&nothing.repeat(count)[..]));
+            assert_eq!(done.is_ok(), good, "{done:?}");
+        }
+    }
+
+    fn apply_within(root: &Path, archive: &[u8], memory: usize, looks: u64) -> Result<BTreeSet<String>> {
         let mut budget = Budget::new(1 << 20);
         let root = rustix::fs::open(root, OPEN_DIR, Mode::empty()).unwrap();
         let mut applier = Applier::new(root, &mut budget);
-        applier.owners = false;
+        (applier.owners, applier.memory, applier.looks) = (false, memory, looks);
         applier.apply(&mut Reader::new(archive))
+    }
+
+    /// All that `lstat(2)` and attributes tell of a tree, and its links' targets; `moved`: without what differs between two
+    /// trees that are the same.
+    fn listing(root: &Path, moved: bool) -> Vec<String> {
+        use std::os::unix::fs::MetadataExt;
+        fn walk(at: &Path, moved: bool, firsts: &mut HashMap<u64, String>, out: &mut Vec<String>) {
+            let meta = std::fs::symlink_metadata(at).unwrap();
+            let open = rustix::fs::open(at, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW, Mode::empty());
+            let attributes = open.map_or(Vec::new(), |fd| xattr_names(fd).unwrap());
+            let first = firsts.entry(meta.ino()).or_insert_with(|| format!("{}", out.len())).clone();
+            let target = std::fs::read_link(at).unwrap_or_default();
+            // Directories that no entry describes are of the time when they were made.
+            let time = if moved && meta.mtime() > 100 { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+            let (ino, size) =
+                if moved { (0, if meta.is_dir() { 0 } else { meta.size() }) } else { (meta.ino(), meta.size()) };
+            let name = if moved { at.file_name().filter(|name| *name != "root") } else { at.file_name() };
+            out.push(format!(
+                "{name:?} {:o} {}:{} {} {time:?} {ino} {size} {first} {target:?} {attributes:?}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.nlink(),
+            ));
+            if meta.is_dir() {
+                let mut inner: Vec<_> = std::fs::read_dir(at).unwrap().map(|e| e.unwrap().path()).collect();
+                inner.sort();
+                inner.iter().for_each(|path| walk(path, moved, firsts, out));
+            }
+        }
+        let mut out = Vec::new();
+        walk(root, moved, &mut HashMap::new(), &mut out);
+        out
     }
 
     /// Path, and `dir`, the target of a link or the content of a file.
@@ -737,7 +865,7 @@ mod tests {
     fn holes_are_holes() {
         use std::os::unix::fs::MetadataExt;
         let at = Temporary::new();
-        let map = pax(&[("GNU.sparse.map", b"1048576,3"), ("GNU.sparse.size", b"2097152")]);
+        let map = pax(&[("GNU.sparse.map", b"1048576,3,2097152,0"), ("GNU.sparse.size", b"2097152")]);
         apply(&at.root(), &[map, raw(b"s", b'0', b"", b"abc")].concat()).unwrap();
         let content = std::fs::read(at.root().join("s")).unwrap();
         assert_eq!((content.len(), &content[1 << 20..][..4]), (2 << 20, &b"abc\0"[..]));
@@ -750,6 +878,109 @@ mod tests {
         let error = apply(&at.root(), &raw(b"f", b'0', b"", &[0; 2 << 20])).unwrap_err();
         assert!(error.to_string().starts_with("no room"), "{error}");
         assert!(tree(&at.root()).is_empty());
+    }
+
+    /// Check 23: attributes, links' targets and what a whiteout drags along take room, too.
+    #[test]
+    fn all_that_takes_room_is_counted() {
+        let attribute = |size| [pax(&[("SCHILY.xattr.trusted.x", &vec![7; size])]), raw(b"f", b'0', b"", b"")].concat();
+        let link = |size| [pax(&[("linkpath", &vec![b'x'; size])]), raw(b"l", b'2', b"", b"")].concat();
+        let whiteout = |size| raw(b".wh.f", b'0', b"", &vec![0; size]);
+        let aufs = |size| raw(b".wh..wh.plnk/f", b'0', b"", &vec![0; size]);
+        for many in [attribute(600 << 10).repeat(2), link(4000).repeat(200), whiteout(2 << 20), aufs(2 << 20)] {
+            let at = Temporary::new();
+            let error = apply(&at.root(), &many).unwrap_err();
+            assert!(error.to_string().starts_with("no room"), "{error}");
+        }
+        for few in [attribute(600 << 10), link(4000), whiteout(2 << 10), aufs(2 << 10)] {
+            apply(&Temporary::new().root(), &few).unwrap();
+        }
+    }
+
+    /// Checks 22 and 23: what is remembered of a layer, and what its whiteouts may cost, have an end.
+    #[test]
+    fn names_and_whiteouts_have_an_end() {
+        let at = Temporary::new();
+        let name = |n: usize| format!("{}/{n}/", ["p".repeat(200), "q".repeat(200)].join("/"));
+        let record = |n: usize| [pax(&[("path", name(n).as_bytes())]), raw(b"d/", b'5', b"", b"")].concat();
+        let many: Vec<u8> = (0..20).flat_map(record).collect();
+        let error = apply_within(&at.root(), &many, 8000, 1000).unwrap_err();
+        assert!(error.to_string().contains("names and paths"), "{error}");
+        apply_within(&at.root(), &many, 16_000, 1000).unwrap();
+        // The same names again take no more.
+        apply_within(&at.root(), &many.repeat(10), 16_000, 1000).unwrap();
+
+        let files: Vec<u8> = (0..10).flat_map(|n| raw(format!("d/{n}").as_bytes(), b'0', b"", b"")).collect();
+        let opaque = raw(b"d/.wh..wh..opq", b'0', b"", b"");
+        for again in [opaque.clone(), raw(b".wh.d", b'0', b"", b"")] {
+            let vain = [files.clone(), again.repeat(10)].concat();
+            let error = apply_within(&Temporary::new().root(), &vain, 1 << 20, 100).unwrap_err();
+            assert!(error.to_string().contains("again and again"), "{error}");
+        }
+        // What they hide is of use, and not counted.
+        let at = Temporary::new();
+        apply(&at.root(), &files).unwrap();
+        apply_within(&at.root(), &[opaque, files].concat(), 1 << 20, 1).unwrap();
+        assert_eq!(tree(&at.root()).len(), 11);
+    }
+
+    /// Check 23: links cost steps, wherever a path is looked up; so many are enough for what anybody does with links.
+    #[test]
+    fn following_links_has_an_end() {
+        let hop = "a/../".repeat(200);
+        let links = [
+            raw(b"a/", b'5', b"", b""),
+            raw(b"a/f", b'0', b"", b""),
+            pax(&[("linkpath", format!("{hop}a").as_bytes())]),
+            raw(b"l", b'2', b"", b""),
+        ]
+        .concat();
+        let dir = [links.clone(), raw(b"l/d/", b'5', b"", b"")].concat();
+        for (entry, looks) in [
+            (raw(b"l/x", b'0', b"", b""), 400),
+            (raw(b"l/.wh.x", b'0', b"", b""), 400),
+            (raw(b"h", b'1', b"l/f", b""), 400),
+            // Its parent, and at the end itself, for its time.
+            (raw(b"l/d/", b'5', b"", b""), 800),
+        ] {
+            let layer = [links.clone(), entry].concat();
+            let error = apply_within(&Temporary::new().root(), &layer, 1 << 20, looks).unwrap_err();
+            assert!(error.to_string().contains("too many steps"), "{error}");
+            apply_within(&Temporary::new().root(), &layer, 1 << 20, 2000).unwrap();
+        }
+        let at = Temporary::new();
+        apply(&at.root(), &dir).unwrap();
+        assert_eq!(tree(&at.root())["a/d"], "dir");
+    }
+
+    /// Check 23: a directory is no deeper by links than by its name.
+    #[test]
+    fn links_make_nothing_deeper() {
+        let deep = |from: &str, count| {
+            let one = |n: usize| {
+                [pax(&[("path", [from, &"d/".repeat(n)].concat().as_bytes())]), raw(b"d/", b'5', b"", b"")].concat()
+            };
+            (1..=count).flat_map(one).collect::<Vec<u8>>()
+        };
+        let link = [pax(&[("linkpath", "d/".repeat(300).as_bytes())]), raw(b"l", b'2', b"", b"")].concat();
+        let at = Temporary::new();
+        let mut budget = Budget::new(10 << 20);
+        let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
+        let mut applier = Applier::new(root, &mut budget);
+        applier.owners = false;
+        let error = applier.apply(&mut Reader::new(&[deep("", 300), link, deep("l/", 300)].concat()[..])).unwrap_err();
+        assert!(error.to_string().contains("deeper than 512"), "{error}");
+    }
+
+    /// Thousands of different names of attributes that are left out: some are told.
+    #[test]
+    fn what_is_left_out_is_told_in_few_words() {
+        let one = |n: usize| {
+            [pax(&[(format!("SCHILY.xattr.trusted.{n:03}").as_str(), b"")]), raw(b"f", b'0', b"", b"")].concat()
+        };
+        let dropped = apply(&Temporary::new().root(), &(0..200).rev().flat_map(one).collect::<Vec<u8>>()).unwrap();
+        let told: Vec<String> = (0..9).map(|n| format!("trusted.{n:03}")).collect();
+        assert_eq!(dropped.into_iter().collect::<Vec<_>>(), told);
     }
 
     /// What a layer may do to a name.
@@ -870,6 +1101,36 @@ mod tests {
                 // Each a layer of its own, so that one refusal does not shield the next.
                 let _ = apply(&at.root(), &raw(parts.join("/").as_bytes(), *kind, link.as_bytes(), data));
                 prop_assert!(at.outside_is_whole(), "{entries:?}");
+            }
+        }
+
+        /// Check 19: entries of all kinds over few names, so that links, replacements and whiteouts meet (none is opaque: were
+        /// this broken, `/` would be the host's). Nothing outside changes; over another root the same layers give the same tree,
+        /// links and times included.
+        #[test]
+        fn all_kinds_stay_inside_and_come_out_the_same(
+            layers in prop::collection::vec(prop::collection::vec((
+                prop::collection::vec(prop::sample::select(vec!["a", "b", "c", ".wh.a", ".wh.c", "..", ""]), 1..4),
+                prop::sample::select(b"00112225566".to_vec()),
+                prop::sample::select(vec!["a", "/", "..", "../b", "a/b", "/a/c", "../../outside", "ABSOLUTE/file", "c/../..", "."]),
+                prop::sample::select(vec!["1.5", "7", "-3.25"]),
+            ), 1..4), 1..12)
+        ) {
+            let (at, again) = (Temporary::new(), Temporary::new());
+            let before = at.outside();
+            for layer in &layers {
+                let mut archive = Vec::new();
+                for (parts, kind, link, mtime) in layer {
+                    let link = link.replace("ABSOLUTE", &at.0.join("outside").to_string_lossy());
+                    let (link, data): (&str, &[u8]) = match kind { b'0' => ("", b"in"), b'1' | b'2' => (&link, b""), _ => ("", b"") };
+                    archive.extend(pax(&[("mtime", mtime.as_bytes()), ("SCHILY.xattr.user.x", b"x")]));
+                    archive.extend(raw(parts.join("/").as_bytes(), *kind, link.as_bytes(), data));
+                }
+                let (one, two) = (apply(&at.root(), &archive), apply(&again.root(), &archive));
+                prop_assert_eq!(at.outside(), before.clone());
+                // One refusal does not shield the next.
+                prop_assert_eq!(one.is_ok(), two.is_ok());
+                prop_assert_eq!(listing(&at.root(), true), listing(&again.root(), true), "{:?}", layers);
             }
         }
 

@@ -2,6 +2,8 @@
 //!
 //! btrfs is asked by its ioctls; no program is started but `mkfs.btrfs`, once, by `init`.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod claims;
 mod cli;
 mod diff;

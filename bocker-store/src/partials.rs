@@ -1,6 +1,8 @@
 //! What interrupted pulls have left beside the store, in `/var/bocker.cache`: `bocker-pull fetch --cache` keeps a blob there
 //! until all of it has come, and goes on from it. Beside, not in it: bringing a layer to the disk would bring these, too.
 
+#![expect(clippy::disallowed_methods, reason = "the cache beside the store, which only root can write to")]
+
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

@@ -346,6 +346,7 @@ impl Store {
     ///
     /// # Errors
     /// There is none, or others than its owner may enter it.
+    #[expect(clippy::disallowed_methods, reason = "the store itself, once; all in it goes by descriptor")]
     pub fn open(path: &Path) -> Result<Self> {
         let missing = |why: &str| Error::plain(format!("{why} {}", path.display())).hint("bocker setup");
         let dir = match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -633,6 +634,7 @@ impl Store {
 
     /// Bytes that the disk below can still give the store, where that is a file that takes room as it is filled. What was
     /// freed in it counts when it is free below, which takes the kernel a while.
+    #[expect(clippy::disallowed_methods, reason = "the pool file beside the store")]
     fn room_below(&self) -> u64 {
         let file = pool::file_of(&self.path);
         let (Ok(stat), Ok(disk)) = (rustix::fs::lstat(&file), rustix::fs::statvfs(&file)) else { return u64::MAX };

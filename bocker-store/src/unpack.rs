@@ -36,7 +36,7 @@ use crate::sys;
 use bocker_common::tarball::{self, shown};
 
 /// Bytes after the end of a layer's archive, at most. Tar pads to 10 kB.
-const MAX_TAIL: u64 = 16 << 20;
+pub(crate) const MAX_TAIL: u64 = 16 << 20;
 /// Entries of the stream, at most.
 const MAX_BLOBS: usize = 10_000;
 

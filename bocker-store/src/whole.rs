@@ -1,5 +1,7 @@
 //! A file that has its name only when all of it is there: what had the name before is replaced whole, or not at all.
 
+#![expect(clippy::disallowed_methods, reason = "--output FILE, the user's own word")]
+
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
