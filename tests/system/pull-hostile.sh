@@ -144,7 +144,8 @@ HELPER
     bocker-pull fetch --explain --progress-fd 7 --cache cache <records 7>lines >image.tar 2>>said &
     fetch=$!
     eventually 5 sh -c 'stat -c %s cache/*.partial 2>/dev/null | grep -qx 1000'
-    for pid in /proc/[0-9]*; do tr '\0' '\n' <"$pid/cmdline"; tr '\0' '\n' <"$pid/environ"; done 2>/dev/null >processes
+    # One may have ended since.
+    for pid in /proc/[0-9]*; do tr '\0' '\n' <"$pid/cmdline" && tr '\0' '\n' <"$pid/environ" || true; done 2>/dev/null >processes
     like "$(cat processes)" '^--progress-fd$'
     ls -R cache >names
     kill "$fetch"
