@@ -40,6 +40,20 @@ const MAX_TOLD: usize = 9;
 /// What an entry costs beside its data: inode, names, back references, checksums.
 const ENTRY_COST: u64 = 2048;
 
+/// What a piece of a sparse file costs beside its blocks.
+const PIECE_COST: u64 = 256;
+/// The file system gives room in no smaller blocks.
+const BLOCK: u64 = 4096;
+
+/// Room that a file's data takes. Of a sparse one each piece takes whole blocks: 512 bytes here and there are eight times as much.
+fn room_for(entry: &Entry) -> u64 {
+    let blocks = |(offset, length): &(u64, u64)| match length {
+        0 => 0,
+        _ => (offset + length).div_ceil(BLOCK).saturating_sub(offset / BLOCK) * BLOCK + PIECE_COST,
+    };
+    entry.sparse.as_ref().map_or(entry.stored, |map| map.iter().map(blocks).fold(0, u64::saturating_add))
+}
+
 /// Room that may still be filled.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget(u64);
@@ -277,8 +291,9 @@ impl<'a> Applier<'a> {
             return self.whiteout(path, parents, hidden);
         }
         let parent = self.parent(path, parents)?;
+        // Twice: of a block of metadata, 16 KiB, one attribute of half that fills the whole.
         let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.budget.spend(entry.stored.saturating_add(ENTRY_COST + (attributes + entry.link.len()) as u64))?;
+        self.budget.spend(room_for(entry).saturating_add(ENTRY_COST + (2 * attributes + entry.link.len()) as u64))?;
         let fail = os(path);
         match entry.kind {
             Kind::Directory => {
@@ -887,14 +902,38 @@ mod tests {
         let link = |size| [pax(&[("linkpath", &vec![b'x'; size])]), raw(b"l", b'2', b"", b"")].concat();
         let whiteout = |size| raw(b".wh.f", b'0', b"", &vec![0; size]);
         let aufs = |size| raw(b".wh..wh.plnk/f", b'0', b"", &vec![0; size]);
-        for many in [attribute(600 << 10).repeat(2), link(4000).repeat(200), whiteout(2 << 20), aufs(2 << 20)] {
+        for many in [
+            attribute(600 << 10),
+            attribute(300 << 10).repeat(2),
+            link(4000).repeat(200),
+            whiteout(2 << 20),
+            aufs(2 << 20),
+        ] {
             let at = Temporary::new();
             let error = apply(&at.root(), &many).unwrap_err();
             assert!(error.to_string().starts_with("no room"), "{error}");
         }
-        for few in [attribute(600 << 10), link(4000), whiteout(2 << 10), aufs(2 << 10)] {
+        for few in [attribute(300 << 10), link(4000), whiteout(2 << 10), aufs(2 << 10)] {
             apply(&Temporary::new().root(), &few).unwrap();
         }
+    }
+
+    /// Check 23: a piece of a sparse file takes whole blocks.
+    #[test]
+    fn pieces_far_apart_take_more_room_than_their_bytes() {
+        let file = |count: usize, from: usize| {
+            let map: Vec<_> = (1..=count).map(|n| format!("{},512", from + n * 8192)).collect();
+            let size = (from + count * 8192 + 512).to_string();
+            let records = [("GNU.sparse.map", map.join(",")), ("GNU.sparse.size", size)];
+            let records: Vec<_> = records.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+            [pax(&records), raw(b"s", b'0', b"", &vec![7; count * 512])].concat()
+        };
+        // Of 1 MiB: 150 KB in 300 blocks, or over the edge between two, are too much.
+        for (count, from) in [(300, 0), (150, 4096 - 256)] {
+            let error = apply(&Temporary::new().root(), &file(count, from)).unwrap_err();
+            assert!(error.to_string().starts_with("no room"), "{error}");
+        }
+        apply(&Temporary::new().root(), &file(150, 0)).unwrap();
     }
 
     /// Checks 22 and 23: what is remembered of a layer, and what its whiteouts may cost, have an end.
