@@ -23,8 +23,18 @@ def pad(data):
     return data + bytes(-len(data) % BLOCK)
 
 
-def octal(value, width):
-    return b"%0*o\0" % (width - 1, value)
+def number(value, width):
+    """Octal digits, or GNU tar's base 256 where they do not suffice."""
+    if 0 <= value < 8 ** (width - 1):
+        return b"%0*o\0" % (width - 1, value)
+    return bytes([0x80 if value >= 0 else 0xff]) + value.to_bytes(width - 1, "big", signed=value < 0)
+
+
+def checked(block):
+    """A header block with its checksum."""
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
 def header(name, kind=b"0", link=b"", size=0, mode=0o644, uid=0, gid=0, mtime=1, major=0, minor=0,
@@ -35,26 +45,24 @@ def header(name, kind=b"0", link=b"", size=0, mode=0o644, uid=0, gid=0, mtime=1,
         block[at:at + len(data[:width])] = data[:width]
 
     put(0, name, 100)
-    put(100, octal(mode, 8), 8)
-    put(108, octal(uid, 8) if uid < 0o10000000 else b"\x80" + uid.to_bytes(7, "big"), 8)
-    put(116, octal(gid, 8) if gid < 0o10000000 else b"\x80" + gid.to_bytes(7, "big"), 8)
-    put(124, size if isinstance(size, bytes) else octal(size, 12) if size < 0o100000000000
-        else b"\x80" + size.to_bytes(11, "big"), 12)
-    put(136, octal(mtime, 12), 12)
+    put(100, number(mode, 8), 8)
+    put(108, number(uid, 8), 8)
+    put(116, number(gid, 8), 8)
+    put(124, size if isinstance(size, bytes) else number(size, 12), 12)
+    put(136, number(mtime, 12), 12)
     put(156, kind, 1)
     put(157, link, 100)
     put(257, magic, 8)
-    put(329, octal(major, 8), 8)
-    put(337, octal(minor, 8), 8)
+    put(329, number(major, 8), 8)
+    put(337, number(minor, 8), 8)
     put(345, prefix, 155)
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    return checked(block)
 
 
 def pax(records, kind=b"x"):
+    """Extended records: a dictionary, or pairs where a key comes twice."""
     data = b""
-    for key, value in records.items():
+    for key, value in records.items() if isinstance(records, dict) else records:
         value = value if isinstance(value, bytes) else str(value).encode()
         rest = len(key) + len(value) + 3
         length = rest + len(str(rest))

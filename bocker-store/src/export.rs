@@ -312,7 +312,7 @@ impl<W: Write> Exporter<W> {
     }
 
     /// What lies in `old`, as far as that differs from `new`, and what is hidden of it. Inodes that are not in `touched`
-    /// are the same in both; where that is not known, files are whose inode has the same number and was not changed since.
+    /// are the same in both, and so are files whose inode has the same number and was not changed since.
     pub(crate) fn changes(
         &mut self,
         old: &OwnedFd,
@@ -353,11 +353,10 @@ impl<W: Write> Exporter<W> {
                 continue;
             };
             let is = |stat: &Stat| (stat.st_ino, stat.st_mode, stat.st_ctime, stat.st_ctime_nsec);
-            let untouched = match touched {
-                Some(touched) => was.st_ino == stat.st_ino && !touched.contains(&stat.st_ino),
-                None => is(&was) == is(&stat) && !is_dir(&stat),
-            };
-            if untouched {
+            // Reading touches an inode, too (its atime, unless the store is mounted noatime), but changes nothing.
+            let unchanged = is(&was) == is(&stat) && !is_dir(&stat);
+            let untouched = |touched: &HashSet<u64>| was.st_ino == stat.st_ino && !touched.contains(&stat.st_ino);
+            if unchanged || touched.is_some_and(untouched) {
                 continue;
             }
             if is_dir(&was) && is_dir(&stat) {
