@@ -287,7 +287,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo == "echo" and auth != LOGIN:
             return self.error(401, "who?", [("WWW-Authenticate", 'Basic realm="x"')])
         if repo == "echo":
-            return self.error(403, f"not with {auth}")
+            pair = base64.b64decode(auth.split()[1]).decode()
+            return self.error(403, f"not with {auth}, {pair} or {pair.split(':')[1]}")
         if repo.startswith("raw/"):
             ok, page = b"HTTP/1.1 200 OK\r\n", b"x" * 8000
             chunked = ok + b"Transfer-Encoding: chunked\r\n"

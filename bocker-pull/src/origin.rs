@@ -44,6 +44,8 @@ pub(crate) fn may_visit(home: &Url, next: &Url) -> Result<(), &'static str> {
 pub(crate) struct Outside {
     /// The registry's own host.
     pub(crate) home: String,
+    /// The proxies' hosts: where they are is their user's word.
+    pub(crate) proxies: Vec<String>,
 }
 
 /// A name that leads inside.
@@ -61,9 +63,10 @@ impl std::error::Error for Inside {}
 impl Resolve for Outside {
     fn resolve(&self, name: Name) -> Resolving {
         let home = self.home.clone();
+        let proxy = self.proxies.iter().any(|proxy| proxy == name.as_str());
         Box::pin(async move {
             let mut found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if found.iter().any(is_inside_address) && !leads_inside(&home).await {
+            if !proxy && found.iter().any(is_inside_address) && !leads_inside(&home).await {
                 found.retain(|address| !is_inside_address(address));
                 if found.is_empty() {
                     return Err(Inside(name.as_str().to_owned()).into());
@@ -74,9 +77,10 @@ impl Resolve for Outside {
     }
 }
 
+/// All of its addresses: one of them could be there for this question only.
 async fn leads_inside(host: &str) -> bool {
-    is_inside(host)
-        || tokio::net::lookup_host((host, 0)).await.is_ok_and(|mut found| found.any(|it| is_inside_address(&it)))
+    let inside = |found: &[SocketAddr]| !found.is_empty() && found.iter().all(is_inside_address);
+    is_inside(host) || tokio::net::lookup_host((host, 0)).await.is_ok_and(|found| inside(&found.collect::<Vec<_>>()))
 }
 
 fn is_inside_address(address: &SocketAddr) -> bool {

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bocker_common::{Error, Result};
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LINK, LOCATION, RANGE, RETRY_AFTER, WARNING,
@@ -485,8 +487,14 @@ impl Registry {
         let login = self.known.get().and_then(|known| known.credential.as_ref()).map(|credential| match credential {
             Credential::Basic(secret) | Credential::Identity(secret) => secret.as_str(),
         });
-        let secrets = sent.into_iter().chain(login).filter(|secret| !secret.is_empty());
-        secrets.fold(said, |said, secret| said.replace(secret, "…"))
+        let sent: Vec<&str> = sent.into_iter().chain(login).collect();
+        // `user:password` and the password, if it is not a word that any message has.
+        let plain: Vec<String> =
+            sent.iter().filter_map(|secret| String::from_utf8(BASE64.decode(secret).ok()?).ok()).collect();
+        let passwords = plain.iter().filter_map(|pair| pair.split_once(':')).map(|(_, password)| password);
+        let secrets =
+            sent.iter().copied().chain(plain.iter().map(String::as_str)).chain(passwords.filter(|it| it.len() > 3));
+        secrets.filter(|secret| !secret.is_empty()).fold(said, |said, secret| said.replace(secret, "…"))
     }
 
     /// A whole body of at most `most` bytes.
@@ -543,10 +551,10 @@ impl Registry {
         if kind.tls && kind.home {
             builder = trust(builder, self.here()).map_err(Failure::Own)?;
         }
-        // Where there is a proxy, that one looks names up; and only its own would be looked up here.
-        if !kind.home && !proxied() {
+        // What goes through a proxy that one looks up; its own name may lead inside.
+        if !kind.home {
             let home = self.here().origin.host_str().unwrap_or_default().to_owned();
-            builder = builder.dns_resolver(origin::Outside { home });
+            builder = builder.dns_resolver(origin::Outside { home, proxies: proxies() });
         }
         let client = builder.build().map_err(|e| Failure::Refused(root(&e)))?;
         self.clients.borrow_mut().insert(kind, client.clone());
@@ -617,11 +625,16 @@ async fn retry<T>(act: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failur
     }
 }
 
-/// Whether a variable of the environment names a proxy.
-pub(crate) fn proxied() -> bool {
-    ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+/// The hosts of the proxies that the environment names.
+pub(crate) fn proxies() -> Vec<String> {
+    let values = ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(std::env::var);
+    values.into_iter().flatten().filter_map(|value| proxy_host(&value)).collect()
+}
+
+/// `[scheme://][user:password@]host[:port]`
+fn proxy_host(value: &str) -> Option<String> {
+    let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+    Some(Url::parse(&url).ok()?.host_str()?.to_owned())
 }
 
 /// An error, what caused it, what caused that.

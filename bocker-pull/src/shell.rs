@@ -13,7 +13,7 @@ use crate::layout::MARKER;
 use crate::manifest;
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::registry::proxied;
+use crate::registry::proxies;
 
 /// A place that the shell may ask, with what it needs there.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub(crate) fn places(endpoints: &[Endpoint], config: &Config, explain: Explain) 
     if !explain.explain && !explain.dry_run {
         return Ok(Vec::new());
     }
-    let proxied = proxied();
+    let proxied = !proxies().is_empty();
     let place = |(at, endpoint): (usize, &Endpoint)| {
         let mark = if at + 1 == endpoints.len() { String::new() } else { (at + 1).to_string() };
         let mut options = String::new();

@@ -439,9 +439,6 @@ impl<'a> Applier<'a> {
         while let Some(part) = queue.pop_front() {
             let left = self.looks.checked_sub(1);
             self.looks = left.ok_or_else(|| refuse(path, "the layer's links take too many steps to follow"))?;
-            if stack.len() > MAX_DEPTH {
-                return Err(refuse(path, "the path is deeper than 512 directories"));
-            }
             let here = stack.last().map_or(root.as_fd(), |(_, fd)| fd.as_fd());
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match part.as_slice() {
@@ -449,6 +446,10 @@ impl<'a> Applier<'a> {
                 b".." => {
                     stack.pop();
                     continue;
+                }
+                // Where something is made in it, that is one deeper.
+                _ if stack.len() >= MAX_DEPTH - usize::from(make) => {
+                    return Err(refuse(path, "the path is deeper than 512 directories"));
                 }
                 _ => {}
             }
@@ -1002,13 +1003,18 @@ mod tests {
             (1..=count).flat_map(one).collect::<Vec<u8>>()
         };
         let link = [pax(&[("linkpath", "d/".repeat(300).as_bytes())]), raw(b"l", b'2', b"", b"")].concat();
-        let at = Temporary::new();
-        let mut budget = Budget::new(10 << 20);
-        let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
-        let mut applier = Applier::new(root, &mut budget);
-        applier.owners = false;
-        let error = applier.apply(&mut Reader::new(&[deep("", 300), link, deep("l/", 300)].concat()[..])).unwrap_err();
-        assert!(error.to_string().contains("deeper than 512"), "{error}");
+        for (below, fits) in [(212, true), (213, false), (300, false)] {
+            let at = Temporary::new();
+            let mut budget = Budget::new(10 << 20);
+            let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
+            let mut applier = Applier::new(root, &mut budget);
+            applier.owners = false;
+            let layer = [deep("", 300), link.clone(), deep("l/", below)].concat();
+            match applier.apply(&mut Reader::new(&layer[..])) {
+                Ok(_) => assert!(fits, "{below}"),
+                Err(error) => assert!(!fits && error.to_string().contains("deeper than 512"), "{below}: {error}"),
+            }
+        }
     }
 
     /// Thousands of different names of attributes that are left out: some are told.

@@ -186,7 +186,12 @@ pub(crate) fn rm(store: &Store, all: &[String], force: bool, explain: Explain) -
         }
     }
     for volume in volumes {
-        if let Some(user) = remove_unused(store, &volume, explain)? {
+        let user = match remove_unused(store, &volume, explain) {
+            // Named twice, or somebody else was faster.
+            Err(_) if force && !store.has_volume(&volume)? => continue,
+            user => user?,
+        };
+        if let Some(user) = user {
             return Err(
                 Error::plain(format!("Volume '{volume}' is in use")).hint(format!("{user} has it; bocker rm {user}"))
             );
@@ -200,7 +205,7 @@ pub(crate) fn rm(store: &Store, all: &[String], force: bool, explain: Explain) -
 
 /// Deletes a volume that no container has, else gives one that has it.
 ///
-/// Whoever gives a container a volume holds the store's lock, shared, from the look at the volume until the container's
+/// Whoever gives a container a volume must hold the store's lock, shared, from the look at the volume until the container's
 /// list is written: so nobody is between the two here.
 pub(crate) fn remove_unused(store: &Store, volume: &Volume, explain: Explain) -> Result<Option<Id>> {
     let _alone = store.lock_store(FlockOperation::LockExclusive)?;

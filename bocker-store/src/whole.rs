@@ -95,7 +95,7 @@ impl Output {
                     |name: &Path| rustix::fs::linkat(CWD, unnamed.as_str(), &place.dir, name, AtFlags::SYMLINK_FOLLOW);
                 match link(Path::new(&place.name)) {
                     Err(Errno::EXIST) => {}
-                    done => return Ok(done?),
+                    done => return Ok(done.and_then(|()| rustix::fs::fsync(&place.dir))?),
                 }
                 // A link replaces nothing, a rename does.
                 let name = temporary();
@@ -106,7 +106,8 @@ impl Output {
         };
         rustix::fs::renameat(&place.dir, &name, &place.dir, &place.name)?;
         place.temporary = None;
-        Ok(())
+        // The name, too: fsync(2).
+        Ok(rustix::fs::fsync(&place.dir)?)
     }
 }
 

@@ -105,6 +105,13 @@ PY
   connections() { python3 -c 'import os, subprocess, sys; print(subprocess.run(["strace", "-f", "-qq", "-e", "trace=connect", *sys.argv[1:]], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=open("records")).stderr.decode().count("htons(8444)"))' "$@"; }
   fails 1 'it leads to cdn.test, which is an address inside this network$' sh -c 'bocker-pull fetch <records >image.tar'
   is "$(connections bocker-pull fetch)" 0
+  # A proxy that this is not for changes nothing, nor an address inside that such a registry has beside its own.
+  is "$(http_proxy=http://127.0.0.1:9 connections bocker-pull fetch)" 0
+  is "$(https_proxy=http://127.0.0.1:9 no_proxy=test connections bocker-pull fetch)" 0
+  echo '10.9.9.9 registry.test' >>hosts
+  is "$(connections bocker-pull fetch)" 0
+  grep -v 10.9.9.9 hosts >hosts.new
+  cat hosts.new >hosts
   fails 1 "token server 'https://cdn.test:8444/.*it leads to cdn.test" bocker-pull_to_file registry.test:8443/token-at-cdn
   is "$(cat cdn)" ""
   sed 's/cdn.test//' hosts >hosts.new
@@ -156,7 +163,7 @@ HELPER
     for name in login-away token-denied echo goto:0 realm:0 401; do
       bocker-pull manifest "$evil/$name" >>said 2>&1 || true
     done
-    like "$(cat said)" '403 Forbidden: not with Basic …'
+    like "$(cat said)" '403 Forbidden: not with Basic …, … or … '
     is "$(wc -l <said)" 6 "lines said: $(cat said)"
     clean said
   done
