@@ -493,7 +493,7 @@ impl Registry {
             sent.iter().filter_map(|secret| String::from_utf8(BASE64.decode(secret).ok()?).ok()).collect();
         let passwords = plain.iter().filter_map(|pair| pair.split_once(':')).map(|(_, password)| password);
         let secrets =
-            sent.iter().copied().chain(plain.iter().map(String::as_str)).chain(passwords.filter(|it| it.len() > 3));
+            sent.iter().copied().chain(plain.iter().map(String::as_str)).chain(passwords.filter(|it| it.len() > 5));
         secrets.filter(|secret| !secret.is_empty()).fold(said, |said, secret| said.replace(secret, "…"))
     }
 

@@ -136,11 +136,10 @@ test_a_login_is_seen_by_nobody() {
   cat >helpers/docker-credential-x <<'HELPER'
 #!/bin/sh
 cat >/dev/null
-for pid in $$ $PPID; do tr '\0' '\n' </proc/$pid/cmdline; tr '\0' '\n' </proc/$pid/environ; done >>/tmp/seen
+for pid in $$ $PPID; do tr '\0' '\n' </proc/$pid/cmdline; tr '\0' '\n' </proc/$pid/environ; done >>/run/seen
 printf '{"ServerURL":"x","Username":"user","Secret":"secret"}'
 HELPER
   chmod 755 helpers/docker-credential-x
-  mount -t tmpfs tmp /tmp
   pair=$(printf user:secret | base64)
   clean() { ! grep -aHE "secret|$pair|identity/" "$@" || fail "that was a secret"; }
   for how in file helper; do
@@ -172,11 +171,11 @@ HELPER
   fails 1 'a login follows no redirect' bocker-pull_to_file "$evil/login-identity-away"
   cp "$HOST_DIR/.stderr" said
   clean records said
-  clean /tmp/seen
-  like "$(cat /tmp/seen)" '^get$'
+  clean /run/seen
+  like "$(cat /run/seen)" '^get$'
   # It was used: what is not there was sent.
   like "$(cat requests)" "^GET /v2/login-hang/.* auth=Basic $pair "
-  umount /tmp /usr/local/bin
+  umount /usr/local/bin
 }
 
 # measured SECONDS VERB WORDS...: fails with one line, in that time, with less than 64 MiB; stdout to the file `out`
