@@ -233,6 +233,12 @@ class Registry(http.server.BaseHTTPRequestHandler):
             self.connection.close()
         return None
 
+    @staticmethod
+    def repeat(auth):
+        """A login in all its forms, in other words."""
+        pair = base64.b64decode(auth.split()[1]).decode()
+        return f"not with {auth}, {pair} or {pair.split(':')[1]}"
+
     def hang(self):
         self.wfile.flush()
         time.sleep(60)
@@ -278,17 +284,16 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.challenge(f"{here}/token/{repo}?a=b")
         # Nobody is to have a connection left.
         self.close_connection |= repo == "goes-away"
-        if repo == "token-at-cdn":
-            return self.challenge(f"https://{OTHER}/token/{repo}")
+        if repo == "token-at-cdn" and auth != f"Bearer secret-{repo}":
+            return self.challenge(f"https://{OTHER}/token/{repo}?a=b")
         if repo == "realm":
             return self.challenge(ELSEWHERE[int(name)])
         if repo == "goto":
             return self.answer(302, b"", [("Location", ELSEWHERE[int(name)])])
-        if repo == "echo" and auth != LOGIN:
+        if repo in ("echo", "echo-kindly") and auth == "-":
             return self.error(401, "who?", [("WWW-Authenticate", 'Basic realm="x"')])
         if repo == "echo":
-            pair = base64.b64decode(auth.split()[1]).decode()
-            return self.error(403, f"not with {auth}, {pair} or {pair.split(':')[1]}")
+            return self.error(403, self.repeat(auth))
         if repo.startswith("raw/"):
             ok, page = b"HTTP/1.1 200 OK\r\n", b"x" * 8000
             chunked = ok + b"Transfer-Encoding: chunked\r\n"
@@ -428,6 +433,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
             else:
                 data = INDEX
                 headers[:2] = [("Content-Type", OCI + "index.v1+json")]
+        if repo == "echo-kindly":
+            headers += [("Warning", f'299 - "{self.repeat(self.headers["Authorization"])}"')]
         if repo == "many-left":
             headers += [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "50;w=21600")]
         if repo == "wrong-manifest":
@@ -535,7 +542,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             for at in range(0, len(part), 16384):
                 self.wfile.write(part[at:at + 16384])
-                time.sleep(0.05)
+                # The end slowly: who is to be killed before it is, also on a busy machine.
+                time.sleep(0.05 if start + at < 200_000 else 0.3)
             return None
         if repo == "two-seconds":
             self.send_response(200)
@@ -569,9 +577,16 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.answer(206, data, [("Content-Range", f"bytes 0-{len(data) - 1}/{len(data)}")])
         if repo == "broken-other":
             return self.answer(206, bytes(len(part)), [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")])
-        if repo == "drip":
+        if repo == "cut-unannounced":
+            # A chunk that is more than what comes of it.
+            self.close_connection = True
             self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            return self.wfile.write(b"2000\r\n" + data[:1000])
+        if repo in ("drip", "drip-unannounced"):
+            self.send_response(200)
+            self.send_header(*(("Content-Length", str(len(data))) if repo == "drip" else ("Connection", "close")))
             self.end_headers()
             for at in range(60):
                 self.wfile.write(data[at:at + 1])

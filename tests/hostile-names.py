@@ -4,7 +4,7 @@
 usage: hostile-names.py REGISTRY COUNT REAL...
 
 REGISTRY (host:port) is asked for REGISTRY/NAME. REAL are ids and names of what is there, of which the others are near: no
-word that comes out is one of them. What a name may be is said here once more, as the specification has it, and must agree.
+word that comes out is one of them, or the beginning of a container's id, which means it. What a name may be is said here once more, as the specification has it, and must agree.
 """
 import random
 import re
@@ -54,9 +54,10 @@ names = [*FIXED, *(f(real) for real in REAL for f in (str.upper, lambda x: x + "
 while len(names) < COUNT:
     names.append(near(draw))
 same = {real.lower() for real in REAL}
+begins = {mark + real[3:end] for real in REAL if real.startswith("ps_") for end in range(4, 10) for mark in ("ps_", "")}
 good = 0
 for at, name in enumerate(names):
-    if name.lower() in same and name not in FIXED and not name.isupper():
+    if name in begins or name.lower() in same and name not in FIXED and not name.isupper():
         continue
     if NAME.fullmatch(name):
         # Nothing is wrong with it: the registry is asked.

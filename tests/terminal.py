@@ -4,13 +4,17 @@
 terminal.py [--under-wrapper] KEYS COMMAND...
 
 KEYS: words parted by commas, in order: a number waits that many seconds, ^C and ^Z press the key, `stopped` waits until
-the job has stopped (10 s at most, else it fails), `fg` continues it in the foreground, `kill` ends it by SIGKILL.
-Prints what the terminal showed, then `status N` (128 + n for a signal).
+the job has stopped (10 s at most, else it fails), `fg` continues it in the foreground, `bg` in the background; `kill` ends
+it by SIGKILL, `kill1`, `term` and `tstp` send its first process alone SIGKILL, SIGTERM or SIGTSTP.
+=TEXT types TEXT and Enter, ?TEXT waits until the terminal has shown TEXT since the last such word, 33x77 is a new size,
+`raw` and `cooked` wait until the terminal has such modes.
+Prints what the terminal showed, `left N` if N bytes of input are left for the shell, `modes changed` if the job left it in
+other modes than it found, then `status N` (128 + n for a signal).
 
 --under-wrapper: between the two a process of the same group that, as sudo does, ignores the keys, waits for the command
 to stop, and then stops itself.
 """
-import os, pty, select, signal, sys, termios, time
+import fcntl, os, pty, select, signal, struct, sys, termios, time
 
 
 def wrapper(command):
@@ -50,12 +54,17 @@ def shell(command, wrapped, orders, reports):
         _, status = os.waitpid(job, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
             code = os.waitstatus_to_exitcode(status)
+            left = struct.unpack("i", fcntl.ioctl(0, termios.FIONREAD, struct.pack("i", 0)))[0]
+            if left:
+                os.write(1, b"\nleft %d\n" % left)
             os.write(reports, b"status %d\n" % (128 - code if code < 0 else code))
             os._exit(0)
         os.tcsetpgrp(0, os.getpgrp())
         os.write(reports, b"stopped\n")
-        if os.read(orders, 16) == b"fg\n":
+        order = os.read(orders, 16)
+        if order == b"fg\n":
             os.tcsetpgrp(0, job)
+        if order in (b"fg\n", b"bg\n"):
             os.killpg(job, signal.SIGCONT)
 
 
@@ -70,13 +79,20 @@ def main():
     if leader == 0:
         shell(command, wrapped, order_out, report_in)
     os.close(report_in)
-    shown, told = b"", b""
+    modes = termios.tcgetattr(terminal)
+    shown, told, seen = b"", b"", 0
 
-    def listen(seconds, until=None):
+    def is_raw():
+        return not termios.tcgetattr(terminal)[3] & termios.ICANON
+
+    def listen(seconds, until=None, condition=None):
         nonlocal shown, told
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not (until and until in told):
-            ready, _, _ = select.select([terminal, report_out], [], [], max(0, min(0.1, end - time.monotonic())))
+        while time.monotonic() < end and not (until and until in told) and not (condition and condition()):
+            left = max(0, min(0.1, end - time.monotonic()))
+            if condition:  # the modes change without a word
+                left = min(left, 0.02)
+            ready, _, _ = select.select([terminal, report_out], [], [], left)
             try:
                 if terminal in ready:
                     shown += os.read(terminal, 4096)
@@ -85,9 +101,13 @@ def main():
             if report_out in ready:
                 more = os.read(report_out, 4096)
                 told += more
-                if not more:
+                if not more and not condition:
                     break
-        return until is None or until in told
+        return condition() if condition else until is None or until in told
+
+    def job():
+        listen(10, b"job ")
+        return int(told.split()[1])
 
     failed = None
     for key in keys:
@@ -96,20 +116,47 @@ def main():
                 failed = "it did not stop"
                 break
             told = told.replace(b"stopped\n", b"", 1)
-        elif key == "fg":
-            os.write(order_in, b"fg\n")
+        elif key in ("fg", "bg"):
+            os.write(order_in, key.encode() + b"\n")
         elif key == "kill":
-            os.killpg(int(told.split()[1]), signal.SIGKILL)
+            os.killpg(job(), signal.SIGKILL)
             os.write(order_in, b"wait\n")
+        elif key in ("kill1", "term", "tstp"):
+            os.kill(job(), {"kill1": signal.SIGKILL, "term": signal.SIGTERM, "tstp": signal.SIGTSTP}[key])
+        elif key in ("raw", "cooked"):
+            if not listen(10, condition=lambda: is_raw() == (key == "raw")):
+                failed = f"it did not become {key}"
+                break
+        elif key.startswith("="):
+            os.write(terminal, key[1:].encode() + b"\r")
+        elif key.startswith("?"):
+            text = key[1:].encode()
+            if not listen(10, condition=lambda: text in shown[seen:]):
+                failed = f"it did not show {key[1:]!r}"
+                break
+            seen = shown.index(text, seen) + len(text)
+        elif "x" in key and key.replace("x", "").isdigit():
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *map(int, key.split("x")), 0, 0))
         elif key.startswith("^"):
             os.write(terminal, bytes([ord(key[1]) - 64]))
         else:
             listen(float(key))
     if not failed and not listen(10, b"status "):
         failed = "it did not end"
+    # What it has shown may still be on its way.
+    while not failed and select.select([terminal], [], [], 0.05)[0]:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:
+            break
+    # Who was started by the job may put back what the job could not.
+    kept = listen(1, condition=lambda: termios.tcgetattr(terminal) == modes)
     if failed:
         os.killpg(int(told.split()[1]), signal.SIGKILL)
-    sys.stdout.write(shown.decode(errors="replace").replace("\r", ""))
+    shown = shown.decode(errors="replace").replace("\r", "")
+    sys.stdout.write(shown if shown.endswith("\n") or not shown else shown + "\n")
+    if not kept:
+        sys.stdout.write("modes changed\n")
     sys.stdout.write(failed + "\n" if failed else told[told.index(b"status "):].decode())
     os.kill(leader, signal.SIGKILL)
     os.waitpid(leader, 0)

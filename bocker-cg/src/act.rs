@@ -6,25 +6,40 @@ use std::time::{Duration, Instant};
 
 use bocker_common::diag::Reason;
 use bocker_common::say::{self, Said, quote};
-use bocker_common::{Error, Id, Result};
+use bocker_common::{Error, Result};
 use cgroups_rs::cpu::CpuController;
 use cgroups_rs::memory::MemController;
-use cgroups_rs::{Cgroup, CgroupPid};
+use cgroups_rs::pid::PidController;
+use cgroups_rs::{Cgroup, CgroupPid, MaxValue};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::layout::{Controller, Layout};
+use crate::devices::Devices;
+use crate::freeze;
+use crate::key::{IO_WEIGHT, Key};
+use crate::layout::Layout;
 use crate::limits::Limit;
+use crate::name::Name;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
     /// Version 2: children of the top get these controllers' files. One write: all of them or none.
     Enable { top: PathBuf, controllers: Vec<&'static str> },
+    /// Takes that back: processes may be in the top again.
+    Disable { top: PathBuf, controllers: Vec<&'static str> },
     /// Makes a cgroup.
     Create(PathBuf),
+    /// Version 1: a new cgroup has no processors and no memory nodes, and takes nobody. It gets those of the one above.
+    Inherit { top: PathBuf, dir: PathBuf, file: &'static str },
     /// Sets a limit.
     Limit(Limit, Place),
+    /// Puts a limit back: the file, and what was in it.
+    Restore(PathBuf, String),
+    /// Says which devices may be used.
+    Devices(Devices, Place),
+    /// Its processes stand still, or go on.
+    Freeze(bool, Place),
     /// Moves this process there.
     Join(Place),
     /// Kills the processes of a cgroup.
@@ -32,7 +47,7 @@ pub(crate) enum Act {
     /// Removes a cgroup that has no children.
     Delete(PathBuf),
     /// The cgroup's name on stdout.
-    Print(Id),
+    Print(Name),
 }
 
 /// A container's cgroup directory, and which version it is.
@@ -66,9 +81,13 @@ impl Act {
     ///
     /// # Errors
     /// The file, the kernel's reason, the way out where there is one.
-    pub(crate) fn apply(&self, layout: &Layout, id: Id) -> Result<()> {
+    pub(crate) fn apply(&self, layout: &Layout, id: Name) -> Result<()> {
         match self {
             Self::Enable { top, controllers } => enable(top, controllers),
+            Self::Disable { top, controllers } => {
+                let (file, text) = (top.join(SUBTREE), switches('-', controllers));
+                write(&file, &text).map_err(|e| Error::new(&format!("write {text} to"), file.display(), e))
+            }
             // cgroups-rs would ignore a failure, and an existing directory.
             Self::Create(dir) => std::fs::create_dir(dir).map_err(|e| match e.kind() {
                 std::io::ErrorKind::AlreadyExists => {
@@ -77,7 +96,13 @@ impl Act {
                 std::io::ErrorKind::PermissionDenied => Error::new("create", dir.display(), e).hint("try sudo"),
                 _ => Error::new("create", dir.display(), e),
             }),
-            Self::Limit(limit, place) => set(&layout.group(id), *limit, place),
+            Self::Inherit { top, dir, file } => inherit(top, dir, file),
+            Self::Limit(limit, place) => set(&layout.group(id), limit, place),
+            Self::Restore(file, text) => {
+                write(file, text).map_err(|e| Error::new(&format!("write {text} to"), file.display(), e))
+            }
+            Self::Devices(devices, place) => devices.apply(place),
+            Self::Freeze(frozen, place) => freeze::apply(*frozen, place),
             Self::Join(place) => join(&layout.group(id), place),
             Self::Kill(place) => {
                 kill(place);
@@ -93,14 +118,22 @@ impl say::Act for Act {
     fn say(&self) -> Said {
         match self {
             Self::Enable { top, controllers } => Said::new(
-                format!("echo {} > {}", switches(controllers), quote(top.join("cgroup.subtree_control"))),
+                format!("echo {} > {}", switches('+', controllers), quote(top.join(SUBTREE))),
                 "version 2: a child has only the controllers that its parent hands down",
             ),
-            Self::Create(dir) => Said::new(format!("mkdir {}", quote(dir)), "a directory here is a group of processes"),
-            Self::Limit(limit, place) => Said::new(
-                format!("echo {} > {}", limit.text(place.v2), quote(place.dir.join(limit.key.file(place.v2)))),
-                limit.why(place.v2),
+            Self::Disable { top, controllers } => Said::new(
+                format!("echo {} > {}", switches('-', controllers), quote(top.join(SUBTREE))),
+                "version 2: who hands controllers down has no processes itself",
             ),
+            Self::Create(dir) => Said::new(format!("mkdir {}", quote(dir)), "a directory here is a group of processes"),
+            Self::Limit(limit, place) => Said::new(limit.shell(place), limit.why(place.v2)),
+            Self::Inherit { top, dir, file } => Said::new(
+                format!("cat {} > {}", quote(top.join(file)), quote(dir.join(file))),
+                "version 1: a new cgroup has none, and takes no process without",
+            ),
+            Self::Restore(file, text) => Said::new(format!("echo {} > {}", quote(text), quote(file)), "as before"),
+            Self::Devices(devices, place) => devices.say(place),
+            Self::Freeze(frozen, place) => freeze::say(*frozen, place),
             Self::Join(place) => Said::new(
                 format!("echo 0 > {}", quote(place.dir.join(place.entrance()))),
                 "0 is whoever writes; what it starts later is counted here, too",
@@ -122,43 +155,85 @@ impl say::Act for Act {
     }
 }
 
+/// Which controllers children have.
+const SUBTREE: &str = "cgroup.subtree_control";
+
 /// `+cpu +memory`
-fn switches(controllers: &[&str]) -> String {
-    controllers.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
+fn switches(sign: char, controllers: &[&str]) -> String {
+    controllers.iter().map(|name| format!("{sign}{name}")).collect::<Vec<_>>().join(" ")
 }
 
 fn enable(top: &Path, controllers: &[&str]) -> Result<()> {
-    let file = top.join("cgroup.subtree_control");
-    std::fs::write(&file, switches(controllers)).map_err(|e| {
+    let (file, text) = (top.join(SUBTREE), switches('+', controllers));
+    std::fs::write(&file, &text).map_err(|e| {
         let way_out = match e.kind() {
             // The kernel's "no internal processes" rule, cgroups(7).
             std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::Unsupported => {
                 format!("processes are in {} itself: move them into a child of it", top.display())
             }
             std::io::ErrorKind::PermissionDenied => "try sudo".to_owned(),
-            _ => format!("as root: echo {} > {}", switches(controllers), file.display()),
+            _ => format!("as root: echo {text} > {}", file.display()),
         };
-        Error::new(&format!("write {} to", switches(controllers)), file.display(), e).hint(way_out)
+        Error::new(&format!("write {text} to"), file.display(), e).hint(way_out)
     })
 }
 
-fn set(group: &Cgroup, limit: Limit, place: &Place) -> Result<()> {
+/// One `write(2)`; cgroupfs has no file to make or to empty first.
+fn write(file: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
+}
+
+fn inherit(top: &Path, dir: &Path, name: &str) -> Result<()> {
+    let (from, to) = (top.join(name), dir.join(name));
+    let text = std::fs::read_to_string(&from).map_err(|e| Error::new("read", from.display(), e))?;
+    write(&to, text.trim_end()).map_err(|e| Error::new(&format!("write {} to", text.trim_end()), to.display(), e))
+}
+
+fn set(group: &Cgroup, limit: &Limit, place: &Place) -> Result<()> {
     let value = limit.value(place.v2);
-    let written = match limit.key.controller() {
-        Controller::Memory => group.controller_of::<MemController>().map(|memory| memory.set_limit(value)),
+    let (file, text) = limit.target(place);
+    let written = match limit.key {
+        Key::Memory => group.controller_of::<MemController>().map(|memory| memory.set_limit(value)),
+        Key::Swap => group.controller_of::<MemController>().map(|memory| memory.set_memswap_limit(value)),
         // The range was checked: never negative.
-        _ => group.controller_of::<CpuController>().map(|cpu| cpu.set_shares(value.unsigned_abs())),
+        Key::Shares | Key::Weight => {
+            group.controller_of::<CpuController>().map(|cpu| cpu.set_shares(value.unsigned_abs()))
+        }
+        Key::Pids => group
+            .controller_of::<PidController>()
+            .map(|pids| pids.set_pid_max(if value < 0 { MaxValue::Max } else { MaxValue::Value(value) })),
+        // Where cgroups-rs would write -1 to version 2's memory.low, or read and write more than once.
+        _ => {
+            return write(&file, &text).map_err(|e| refused(limit, place, &file, e.kind(), Reason::from(e)));
+        }
     };
-    let file = place.dir.join(limit.key.file(place.v2));
     match written {
         Some(Ok(())) => Ok(()),
-        // cgroupfs says "Permission denied" to who opens a missing file to write: it takes that for creating one.
-        Some(Err(e)) if cause(&e) == Some(std::io::ErrorKind::PermissionDenied) && !file.exists() => {
-            Err(Error::new("write", file.display(), "no such file")
-                .hint(format!("the {} controller is not in this hierarchy", limit.key.controller())))
-        }
-        Some(Err(e)) => Err(Error::new(&format!("write {} to", limit.text(place.v2)), file.display(), reason(&e))),
+        Some(Err(e)) => Err(refused(limit, place, &file, cause(&e).unwrap_or(std::io::ErrorKind::Other), reason(&e))),
         None => Err(Error::new("write", file.display(), "no such controller")),
+    }
+}
+
+fn refused(limit: &Limit, place: &Place, file: &Path, kind: std::io::ErrorKind, reason: Reason) -> Error {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    // cgroupfs says "Permission denied" to who opens a missing file to write: it takes that for creating one.
+    if matches!(kind, NotFound | PermissionDenied) && !file.exists() {
+        return Error::new("write", file.display(), "no such file").hint(match limit.key {
+            Key::Swap => "this kernel does not count swap: swapaccount=1 on its command line".to_owned(),
+            Key::BlkioWeight | Key::IoWeight => {
+                format!("no scheduler of disks that this kernel has knows weights: bfq and {IO_WEIGHT}'s iocost do")
+            }
+            Key::Swappiness => "this kernel has none".to_owned(),
+            _ => format!("the {} controller is not in this hierarchy", limit.key.controller()),
+        });
+    }
+    let error = Error::new(&format!("write {} to", limit.text(place.v2)), file.display(), reason);
+    match (limit.key, kind) {
+        (Key::Rate(_), _) => error.hint("a whole disk that is there is wanted: lsblk -d"),
+        (Key::Memory, std::io::ErrorKind::InvalidInput) if !place.v2 => {
+            error.hint("memory and swap together have less: memory-swap=SIZE, too")
+        }
+        _ => error,
     }
 }
 
@@ -170,7 +245,8 @@ fn join(group: &Cgroup, place: &Place) -> Result<()> {
     match written {
         Some(Ok(())) => Ok(()),
         Some(Err(e)) => Err(Error::new("join", file.display(), reason(&e))),
-        None => Err(Error::new("join", file.display(), "no such hierarchy")),
+        // Not the container's: where `run` waits.
+        None => write(&file, "0").map_err(|e| Error::new("join", file.display(), e)),
     }
 }
 

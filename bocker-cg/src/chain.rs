@@ -6,10 +6,14 @@ use std::process::Command;
 
 use bocker_common::diag::{CANNOT_EXECUTE, NOT_FOUND, OWN_FAILURE};
 use bocker_common::say::{self, Explain, Said, quote};
-use bocker_common::{Error, Id, Result};
+use bocker_common::{Error, Result};
+
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 
 use crate::group;
 use crate::layout::Layout;
+use crate::name::Name;
 
 /// The last step, which only needs saying here.
 struct Become<'a>(&'a [OsString]);
@@ -21,12 +25,21 @@ impl say::Act for Become<'_> {
     }
 }
 
+/// SIGKILL when the process that started us dies, prctl(2). A program that changes its user as it starts forgets it.
+fn die_with(parent: i32) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::new("bind", "to the parent", e))?;
+    if getppid().as_raw() == parent { Ok(()) } else { Err(Error::plain("the parent process has ended")) }
+}
+
 /// Does not return when all goes well, but for a dry run.
 ///
 /// # Errors
 /// Status 125 for what is ours, 126 or 127 for the command.
-pub(crate) fn exec(layout: &Layout, id: Id, words: &[OsString], explain: Explain) -> Result<()> {
+pub(crate) fn exec(layout: &Layout, id: Name, words: &[OsString], parent: Option<i32>, explain: Explain) -> Result<()> {
     let own = |error: Error| error.status(OWN_FAILURE);
+    if let Some(parent) = parent {
+        die_with(parent).map_err(own)?;
+    }
     let plan = group::plan_join(layout, id).map_err(own)?;
     say::perform(&plan, explain, |act| act.apply(layout, id)).map_err(own)?;
     say::tell(&Become(words), explain).map_err(own)?;

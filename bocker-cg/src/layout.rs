@@ -4,10 +4,16 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use bocker_common::{Error, Id, Result};
+use crate::name::Name;
+use bocker_common::{Error, Result};
+use cgroups_rs::blkio::BlkIoController;
 use cgroups_rs::cpu::CpuController;
 use cgroups_rs::cpuacct::CpuAcctController;
+use cgroups_rs::cpuset::CpuSetController;
+use cgroups_rs::devices::DevicesController;
+use cgroups_rs::freezer::FreezerController;
 use cgroups_rs::memory::MemController;
+use cgroups_rs::pid::PidController;
 use cgroups_rs::{Cgroup, Hierarchy, Subsystem};
 
 /// What limits or counts.
@@ -16,11 +22,18 @@ pub(crate) enum Controller {
     Cpu,
     Cpuacct,
     Memory,
+    Pids,
+    Devices,
+    Freezer,
+    Blkio,
+    Cpuset,
 }
 
 impl Controller {
-    /// The script's `cpu,cpuacct,memory`.
-    pub(crate) const ALL: [Self; 3] = [Self::Cpu, Self::Cpuacct, Self::Memory];
+    /// The script's `cpu,cpuacct,memory`: without them it is no version 1.
+    const NEEDED: [Self; 3] = [Self::Cpu, Self::Cpuacct, Self::Memory];
+    /// Used where the host has them.
+    const WELCOME: [Self; 5] = [Self::Pids, Self::Devices, Self::Freezer, Self::Blkio, Self::Cpuset];
 }
 
 impl fmt::Display for Controller {
@@ -29,6 +42,11 @@ impl fmt::Display for Controller {
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
             Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Devices => "devices",
+            Self::Freezer => "freezer",
+            Self::Blkio => "blkio",
+            Self::Cpuset => "cpuset",
         })
     }
 }
@@ -65,9 +83,9 @@ impl Layout {
             let point = mounted.map_or_else(|| root.join(&name), |m| m.point.clone());
             point.join("tasks").exists().then_some((controller, point))
         };
-        let found: Vec<_> = Controller::ALL.into_iter().filter_map(v1).collect();
-        if found.len() == Controller::ALL.len() {
-            return Ok(Self::V1(found));
+        let found: Vec<_> = Controller::NEEDED.into_iter().filter_map(v1).collect();
+        if found.len() == Controller::NEEDED.len() {
+            return Ok(Self::V1(found.into_iter().chain(Controller::WELCOME.into_iter().filter_map(v1)).collect()));
         }
         let mut unified = mounts.iter().filter(|m| m.kind == "cgroup2").map(|m| m.point.as_path());
         let is_v2 = |dir: &&Path| dir.join("cgroup.controllers").exists();
@@ -77,7 +95,7 @@ impl Layout {
             }
             return Err(Error::plain(format!("no cgroups below {} (mount -t cgroup2 cgroup2 {0})", root.display())));
         }
-        let missing: Vec<String> = Controller::ALL
+        let missing: Vec<String> = Controller::NEEDED
             .iter()
             .filter(|c| !found.iter().any(|(have, _)| have == *c))
             .map(ToString::to_string)
@@ -99,32 +117,49 @@ impl Layout {
         match self {
             Self::V2(dir) => vec![dir],
             Self::V1(mounts) => {
-                let mut tops: Vec<&Path> = mounts.iter().map(|(_, dir)| dir.as_path()).collect();
-                tops.dedup();
+                let mut tops: Vec<&Path> = Vec::with_capacity(mounts.len());
+                for (_, dir) in mounts {
+                    if !tops.contains(&dir.as_path()) {
+                        tops.push(dir);
+                    }
+                }
                 tops
             }
         }
     }
 
     /// The container's directory in each hierarchy, whether it exists or not.
-    pub(crate) fn dirs(&self, id: Id) -> Vec<PathBuf> {
+    pub(crate) fn dirs(&self, id: Name) -> Vec<PathBuf> {
         self.tops().iter().map(|top| top.join(id.to_string())).collect()
     }
 
-    /// The container's directory where this controller is.
-    pub(crate) fn dir_of(&self, controller: Controller, id: Id) -> PathBuf {
-        let top = match self {
-            Self::V2(dir) => dir,
-            Self::V1(mounts) => match mounts.iter().find(|(c, _)| *c == controller) {
-                Some((_, dir)) => dir,
-                None => return PathBuf::new(),
-            },
-        };
-        top.join(id.to_string())
+    /// The top of the hierarchy that has this controller; `None` where version 1 has it mounted nowhere.
+    pub(crate) fn top_of(&self, controller: Controller) -> Option<&Path> {
+        match self {
+            Self::V2(dir) => Some(dir),
+            Self::V1(mounts) => mounts.iter().find(|(c, _)| *c == controller).map(|(_, dir)| dir.as_path()),
+        }
+    }
+
+    /// The container's directory where this controller is, or would be.
+    pub(crate) fn dir_of(&self, controller: Controller, id: Name) -> PathBuf {
+        self.top_of(controller).unwrap_or(Path::new("")).join(id.to_string())
+    }
+
+    /// Whether that hierarchy has another controller that we use.
+    pub(crate) fn has_another(&self, controller: Controller, top: &Path) -> bool {
+        matches!(self, Self::V1(mounts) if mounts.iter().any(|(c, dir)| *c != controller && dir == top))
+    }
+
+    /// What is wrong where version 1 has no such controller, and what for it is needed; `or` is another way out.
+    pub(crate) fn lacks(&self, controller: Controller, wanted: impl fmt::Display, or: &str) -> Error {
+        let root = self.tops().first().and_then(|top| top.parent()).unwrap_or(Path::new("/sys/fs/cgroup")).display();
+        Error::plain(format!("{wanted}: no {controller} hierarchy"))
+            .hint(format!("mount -t cgroup -o {controller} cgroup {root}/{controller}{or}"))
     }
 
     /// The container's cgroup as cgroups-rs has it. Nothing is created.
-    pub(crate) fn group(&self, id: Id) -> Cgroup {
+    pub(crate) fn group(&self, id: Name) -> Cgroup {
         Cgroup::load(Box::new(self.clone()), id.to_string())
     }
 }
@@ -139,11 +174,17 @@ impl Hierarchy for Layout {
                     Controller::Cpu => Subsystem::Cpu(CpuController::new(dir.clone(), false)),
                     Controller::Cpuacct => Subsystem::CpuAcct(CpuAcctController::new(dir.clone())),
                     Controller::Memory => Subsystem::Mem(MemController::new(dir.clone(), false)),
+                    Controller::Pids => Subsystem::Pid(PidController::new(dir.clone(), false)),
+                    Controller::Devices => Subsystem::Devices(DevicesController::new(dir.clone())),
+                    Controller::Freezer => Subsystem::Freezer(FreezerController::new(dir.clone(), false)),
+                    Controller::Blkio => Subsystem::BlkIo(BlkIoController::new(dir.clone(), false)),
+                    Controller::Cpuset => Subsystem::CpuSet(CpuSetController::new(dir.clone(), false)),
                 })
                 .collect(),
             Self::V2(dir) => vec![
                 Subsystem::Cpu(CpuController::new(dir.clone(), true)),
                 Subsystem::Mem(MemController::new(dir.clone(), true)),
+                Subsystem::Pid(PidController::new(dir.clone(), true)),
             ],
         }
     }
@@ -234,14 +275,21 @@ pub(crate) mod tests {
     #[test]
     fn finds_controllers_apart_and_together() {
         let dir = tempfile::tempdir().unwrap();
-        let apart = fake_v1(dir.path(), &["cpu", "cpuacct", "memory", "pids"]);
-        assert_eq!(Layout::among(dir.path(), &apart).unwrap().tops().len(), 3);
+        let apart = fake_v1(dir.path(), &["cpu", "cpuacct", "memory", "pids", "net_cls"]);
+        assert_eq!(Layout::among(dir.path(), &apart).unwrap().tops().len(), 4);
 
         let dir = tempfile::tempdir().unwrap();
         let together = fake_v1(dir.path(), &["cpu,cpuacct", "memory"]);
         let layout = Layout::among(dir.path(), &together).unwrap();
         assert_eq!(layout.tops(), [dir.path().join("cpu,cpuacct"), dir.path().join("memory")]);
         assert!(!layout.v2());
+        assert_eq!(layout.top_of(Controller::Pids), None);
+
+        let dir = tempfile::tempdir().unwrap();
+        let odd = fake_v1(dir.path(), &["cpu,pids", "cpuacct,cpuset", "memory"]);
+        let layout = Layout::among(dir.path(), &odd).unwrap();
+        assert_eq!(layout.tops().len(), 3, "each once");
+        assert_eq!(layout.top_of(Controller::Cpuset), Some(&*dir.path().join("cpuacct,cpuset")));
     }
 
     #[test]

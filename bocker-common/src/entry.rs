@@ -26,6 +26,12 @@ pub fn run(tool: &'static str, main: impl FnOnce() -> Result<ExitCode>) -> ExitC
     }
 }
 
+/// The program that this one becomes has this descriptor of the caller's, against what [`run`] has done. A number that is none is left
+/// alone.
+pub fn keep_on_exec(number: i32) {
+    sys::keep_on_exec(number);
+}
+
 /// Reads the command line. `--help` and `--version` print, and end the tool.
 ///
 /// # Errors
@@ -91,6 +97,11 @@ impl Uninterrupted {
             Some(signal) => Err(Error::explained_elsewhere().status(128_u8.wrapping_add(signal as u8))),
             None => Ok(()),
         }
+    }
+
+    /// Those that are held back.
+    pub fn signals(&self) -> SigSet {
+        self.held
     }
 
     /// Holds them back for good: the work is done, and whoever waits for this tool is to learn that.

@@ -5,6 +5,7 @@
 #[cfg(any(test, feature = "samples"))]
 pub mod corpus;
 pub mod diag;
+pub mod doctor;
 pub mod entry;
 pub mod id;
 #[cfg(feature = "tar")]
@@ -14,6 +15,8 @@ pub mod say;
 mod sys;
 #[cfg(feature = "tar")]
 pub mod tarball;
+pub mod userns;
+pub mod words;
 
 pub use diag::{Error, Result};
 pub use id::{Id, Ids, Kind};

@@ -30,6 +30,8 @@ pub struct Config {
     pub working_dir: Option<String>,
     /// `NAME|UID[:GROUP|GID]`
     pub user: Option<String>,
+    /// What ends it: a name or a number.
+    pub stop_signal: Option<String>,
 }
 
 /// Reads the file; without one, nothing is set.

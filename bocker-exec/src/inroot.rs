@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use bocker_common::diag::Reason;
+use bocker_common::userns::COUNT;
 use nix::errno::Errno;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
@@ -96,13 +97,14 @@ impl Root {
         }
     }
 
-    /// A directory anywhere below the root, links followed in-root; made if missing, with its parents.
+    /// A directory anywhere below the root, links followed in-root; made if missing, with its parents. For the users from this id of
+    /// the host's on: only where their root could make it.
     ///
     /// # Errors
     /// `openat2(2)`, `mkdirat(2)`.
-    pub fn directory(&self, path: impl AsRef<Path>) -> nix::Result<OwnedFd> {
+    pub fn directory(&self, path: impl AsRef<Path>, users: Option<u32>) -> nix::Result<OwnedFd> {
         match self.open(path.as_ref(), OFlags::PATH | OFlags::DIRECTORY) {
-            Err(Errno::ENOENT) => self.walk(&self.canonical(path)?),
+            Err(Errno::ENOENT) => self.walk(&self.canonical(path)?, users),
             found => found,
         }
     }
@@ -116,7 +118,7 @@ impl Root {
             Err(Errno::ENOENT) => {
                 let real = self.canonical(path)?;
                 let name = real.file_name().ok_or(Errno::EISDIR)?;
-                let parent = self.walk(real.parent().ok_or(Errno::EISDIR)?)?;
+                let parent = self.walk(real.parent().ok_or(Errno::EISDIR)?, None)?;
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat(parent, name, flags | OFlags::WRONLY, Mode::from_raw_mode(0o644)).map_err(errno)?
             }
@@ -169,10 +171,16 @@ impl Root {
     }
 
     /// Goes down a canonical path one name at a time, making what is missing.
-    fn walk(&self, canonical: &Path) -> nix::Result<OwnedFd> {
+    fn walk(&self, canonical: &Path, users: Option<u32>) -> nix::Result<OwnedFd> {
         let mut at = self.open("/", OFlags::PATH | OFlags::DIRECTORY)?;
         for name in components(canonical) {
-            at = step(at.as_fd(), &name, true)?;
+            at = match step(at.as_fd(), &name, false) {
+                Err(Errno::ENOENT) => {
+                    users.map_or(Ok(()), |start| is_theirs(&at, start))?;
+                    step(at.as_fd(), &name, true)?
+                }
+                found => found?,
+            };
         }
         Ok(at)
     }
@@ -182,6 +190,13 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Our capabilities count in every directory, theirs in those that belong to one of them, capabilities(7): not in what is mounted `noidmap`.
+fn is_theirs(directory: &OwnedFd, start: u32) -> nix::Result<()> {
+    let stat = rustix::fs::fstat(directory).map_err(errno)?;
+    let own = stat.st_uid.checked_sub(start).is_some_and(|id| id < COUNT);
+    if own || stat.st_mode & 0o002 != 0 { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// The directory `name` in `parent`, never through a link; made with mode 755 if missing and wanted.
@@ -278,7 +293,7 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&outside).unwrap(), "outside");
         assert_eq!(root.read(outside.to_str().unwrap(), 100), Ok(Some(Vec::new())));
-        root.directory("up/../../made/here").unwrap();
+        root.directory("up/../../made/here", None).unwrap();
         assert!(scratch.0.join("root/made/here").is_dir());
     }
 

@@ -54,6 +54,14 @@ pub fn deliver(signal: i32, status: &str) -> Deliver {
     }
 }
 
+/// Whether the process of this `/proc/PID/status` blocks the signal: a supervisor takes what it blocks by signalfd(2).
+pub(crate) fn is_blocked(signal: i32, status: &str) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let set = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    // SIGCHLD is its own.
+    (1..=64).contains(&signal) && signal != libc::SIGCHLD && set & (1 << (signal - 1)) != 0
+}
+
 /// Whether the process of this `/proc/PID/status` is stopped.
 pub fn is_stopped(status: &str) -> bool {
     status.lines().any(|line| line.starts_with("State:\tT"))
@@ -87,7 +95,7 @@ pub fn job() -> Job {
 }
 
 #[expect(clippy::disallowed_methods, reason = "/proc/PID/status")]
-fn parent_of(pid: Pid) -> Option<Pid> {
+pub(crate) fn parent_of(pid: Pid) -> Option<Pid> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
     line.trim().parse().ok().map(Pid::from_raw)

@@ -3,7 +3,7 @@
 //! So "running" is what the kernel says. After a crash or a reboot the lock is gone, whatever the text says.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -28,8 +28,13 @@ impl Status {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fail)?;
-        // Who only asks whether it is held (bocker-store ps, a join) holds it for some microseconds.
-        let mut tries = 20;
+        // Who only asks whether it is held (bocker-store ps, a join) holds it for some microseconds; the supervisor of one that has
+        // ended until it has written all that there is to write.
+        let has_ended = || {
+            let mut text = [0; 6];
+            rustix::io::pread(&file, &mut text, 0).is_ok() && &text == b"exited"
+        };
+        let mut tries = if has_ended() { 400 } else { 20 };
         while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             tries -= 1;
             match errno {
@@ -60,29 +65,108 @@ impl Status {
     }
 }
 
-/// The PID in a status file whose lock is held; `None` when nobody holds it or the payload is not there yet or any more.
+/// `--status-fd`: the same for a program that started us, which so can tell our failure from the payload's status 125.
+#[derive(Debug)]
+pub struct StatusFd(File);
+
+impl StatusFd {
+    /// A copy of the caller's descriptor.
+    ///
+    /// # Errors
+    /// One line: the number is none's.
+    pub fn new(number: i32) -> Result<Self> {
+        let fd = crate::sys::duplicate(number).map_err(|e| Error::new("write", format!("--status-fd {number}"), e))?;
+        Ok(Self(fd.into()))
+    }
+
+    /// Another one, for the other process.
+    ///
+    /// # Errors
+    /// `fcntl(2)`.
+    pub fn try_clone(&self) -> Result<Self> {
+        self.0.try_clone().map(Self).map_err(|e| Error::new("copy", "a descriptor", e))
+    }
+
+    /// `running PID`
+    pub fn running(&mut self, pid: Pid) {
+        self.say(&format!("running {pid}"));
+    }
+
+    /// `exited N`
+    pub fn exited(&mut self, status: u8) {
+        self.say(&format!("exited {status}"));
+    }
+
+    /// `failed N LINE`: the command was not executed, and this is what stderr has, too.
+    pub fn failed(&mut self, error: &Error) {
+        let status = crate::own_failure(error.exit_status());
+        self.say(&format!("failed {status} {}", bocker_common::diag::printable(&error.to_string())));
+    }
+
+    /// Who does not read it has not asked.
+    fn say(&mut self, line: &str) {
+        let _ = self.0.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// What a status file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// Nothing was executed yet; or nothing that makes sense.
+    Nothing,
+    /// This process, as long as the lock is held; without one, its supervisor did not live to write its end down.
+    Running(i32),
+    /// It has ended.
+    Exited(u8),
+}
+
+/// The text, and whether somebody held the lock just before it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Seen {
+    pub held: bool,
+    pub text: Text,
+}
+
+/// Looks at a status file. The lock first: who lets go of it has written before.
 ///
 /// # Errors
 /// A file that cannot be opened or read.
 #[expect(clippy::disallowed_methods, reason = "the caller's word: beside the root, not in it")]
-pub fn running(path: &Path) -> Result<Option<i32>> {
+pub fn look(path: &Path) -> Result<Seen> {
     let fail = |e: std::io::Error| Error::new("open", path.display(), e);
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fail)?;
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
+    let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
         // Got it, so nobody had it; closing gives it back.
-        Ok(()) => return Ok(None),
-        Err(Errno::WOULDBLOCK) => {}
+        Ok(()) => false,
+        Err(Errno::WOULDBLOCK) => true,
         Err(errno) => return Err(Error::new("lock", path.display(), crate::inroot::errno(errno))),
-    }
-    let mut text = String::new();
-    file.take(64).read_to_string(&mut text).map_err(fail)?;
-    Ok(parse(&text))
+    };
+    let mut bytes = Vec::new();
+    file.take(64).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(Seen { held, text: parse(&String::from_utf8_lossy(&bytes)) })
 }
 
-fn parse(text: &str) -> Option<i32> {
-    let pid = text.lines().next()?.strip_prefix("running ")?;
-    pid.parse().ok().filter(|&pid| pid > 1)
+/// The PID in a status file whose lock is held; `None` when nobody holds it or the payload is not there yet or any more.
+///
+/// # Errors
+/// A file that cannot be opened or read.
+pub fn running(path: &Path) -> Result<Option<i32>> {
+    Ok(match look(path)? {
+        Seen { held: true, text: Text::Running(pid) } => Some(pid),
+        _ => None,
+    })
+}
+
+fn parse(text: &str) -> Text {
+    let line = text.lines().next().unwrap_or_default();
+    let number = |word| line.strip_prefix(word)?.parse().ok();
+    match (number("running ").filter(|&pid| pid > 1), number("exited ").and_then(|n: i32| u8::try_from(n).ok())) {
+        (Some(pid), _) => Text::Running(pid),
+        (_, Some(status)) => Text::Exited(status),
+        _ => Text::Nothing,
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +186,9 @@ mod tests {
         assert_eq!(running(&path), Ok(Some(4242)), "who failed to take it changed nothing");
         status.exited(3);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "exited 3\n");
+        assert_eq!(look(&path), Ok(Seen { held: true, text: Text::Exited(3) }));
         drop(status);
+        assert_eq!(look(&path), Ok(Seen { held: false, text: Text::Exited(3) }));
         assert_eq!(running(&path), Ok(None));
         std::fs::remove_file(&path).unwrap();
     }
@@ -110,9 +196,10 @@ mod tests {
     #[test]
     fn hostile_texts_name_no_process() {
         for text in
-            ["", "running", "running -1", "running 1", "running 0", "running 99999999999", "exited 3", "running 5x"]
+            ["", "running", "running -1", "running 1", "running 0", "running 99999999999", "exited 256", "running 5x"]
         {
-            assert_eq!(parse(text), None, "{text:?}");
+            assert_eq!(parse(text), Text::Nothing, "{text:?}");
         }
+        assert_eq!(parse("exited 137\nrunning 5\n"), Text::Exited(137));
     }
 }

@@ -2,23 +2,24 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bocker_common::diag::{self, Reason};
+use bocker_common::diag::Reason;
 use bocker_common::{Error, Id, Result};
 use nix::errno::Errno;
-use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
-};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::act::{Act, ETH};
+use crate::act::{Act, UNPRIVILEGED, ipv6_inside};
 use crate::bridge::{BRIDGE, FORWARDING};
+use crate::cable::{Cable, MTU};
 use crate::netlink::{Answer, Netlink};
-use crate::{namespace, nat};
+use crate::nft::{self, Table};
+use crate::{namespace, netfilter, network, publish};
 
 /// How long a link may take to go with its namespace before it is deleted by name. The namespace goes 1 ms after its last
 /// holder, and our own netlink socket in it holds it for an RCU grace period after `up` (10 to 20 ms). Only one that
@@ -30,8 +31,11 @@ pub(crate) struct Kernel {
     runtime: Rc<Runtime>,
     /// In the namespace that the tool was started in.
     pub(crate) host: Netlink,
-    /// There was to be NAT, and is none.
-    pub(crate) no_nat: bool,
+    /// Tables that were to be there and are not, and why.
+    pub(crate) lacking: Vec<(Table, String)>,
+    /// Of published ports, until the relay has them.
+    pub(crate) sockets: Vec<OwnedFd>,
+    relay: Option<publish::Starting>,
     /// The container's namespace and a socket in it, once `up` has made it.
     inside: Option<(File, Netlink)>,
 }
@@ -43,26 +47,42 @@ impl Kernel {
         let runtime = Builder::new_current_thread().enable_io().build().map_err(|e| Error::new("start", "tokio", e))?;
         let runtime = Rc::new(runtime);
         let host = Netlink::open(&runtime).map_err(|e| Error::new("open", "netlink socket", e))?;
-        Ok(Self { runtime, host, no_nat: false, inside: None })
+        Ok(Self { runtime, host, lacking: Vec::new(), sockets: Vec::new(), relay: None, inside: None })
     }
 
-    /// Whether the host has the container's end of the cable.
+    /// Whether the host has an end of a cable of that name.
     ///
     /// # Errors
     /// Something else has that name.
-    pub(crate) fn pair_of(&self, id: Id) -> Result<bool> {
-        match self.host.link(&id.veth()).map_err(|e| Error::new("look at", id.veth(), e))? {
+    pub(crate) fn has_pair(&self, name: &str) -> Result<bool> {
+        match self.host.link(name).map_err(|e| Error::new("look at", name, e))? {
             None => Ok(false),
             Some(link) if link.kind == Some(InfoKind::Veth) => Ok(true),
-            Some(_) => Err(Error::plain(format!("{} is no veth link: not ours", id.veth()))),
+            Some(_) => Err(Error::plain(format!("{name} is no veth link: not ours"))),
         }
+    }
+
+    /// Opens a container's namespace for the acts within.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn enter(&mut self, id: Id) -> Result<()> {
+        let namespace = namespace::open(id)?;
+        let socket = namespace::visit(&namespace, || Netlink::open(&self.runtime))?;
+        let socket = socket.map_err(|e| Error::new("open", "netlink socket in the namespace", e))?;
+        self.inside = Some((namespace, socket));
+        Ok(())
     }
 
     /// Does it.
     pub(crate) fn apply(&mut self, act: &Act) -> Result<()> {
         match act {
             Act::AddBridge(mac) => {
-                let message = LinkBridge::new(BRIDGE).address(mac.0.to_vec()).build();
+                // Down, which `LinkBridge::new` is not: one that is up is complete.
+                let message = LinkMessageBuilder::<LinkBridge>::new(BRIDGE)
+                    .no_linklocal_learn(true)
+                    .address(mac.0.to_vec())
+                    .build();
                 said("create", BRIDGE, self.host.add_link(message))
             }
             Act::Record(record) => {
@@ -72,80 +92,116 @@ impl Kernel {
             Act::AddGateway(subnet) => said(
                 "add address",
                 &format!("{} to {BRIDGE}", subnet.gateway_with_prefix()),
-                self.host.add_address(BRIDGE, subnet.gateway(), subnet.prefix()),
+                self.host.add_address(BRIDGE, IpAddr::V4(subnet.gateway()), subnet.prefix()),
             ),
             Act::Forwarding(on) => std::fs::write(FORWARDING, if *on { "1\n" } else { "0\n" })
                 .map_err(|e| Error::new("write", FORWARDING, e)),
-            Act::Masquerade(subnet) => {
-                if let Err(why) = nat::masquerade(*subnet) {
-                    self.no_nat = true;
-                    // Containers still reach the host and each other.
-                    let why = diag::printable(&why);
-                    let _ = writeln!(
-                        std::io::stderr(),
-                        "bocker-net: no NAT: {why} (containers will not reach beyond this host)"
-                    );
-                }
+            Act::Rules(table, world) => {
+                // Without it, containers still reach the host and each other: who called us says so.
+                self.lacking.extend(nft::run(&table.text(world)).err().map(|why| (*table, why)));
                 Ok(())
             }
             Act::BridgeUp => said("set up", BRIDGE, self.host.link_up(BRIDGE)),
-            Act::DeleteTable => nat::delete().map_err(|why| Error::new("delete table", nat::TABLE, why)),
+            Act::DeleteTable(table) => nft::delete(*table).map_err(|why| Error::new("delete table", table, why)),
+            Act::Relay(id, ports) => {
+                self.relay = Some(publish::start(*id, ports, std::mem::take(&mut self.sockets))?);
+                Ok(())
+            }
+            Act::Hairpin(id) => {
+                let port = self.host.index(&id.veth()).map(LinkBridgePort::new);
+                let set = port.and_then(|port| self.host.set_port(port.hairpin(true).build()));
+                said("set hairpin of", &id.veth(), set)
+            }
+            Act::EndRelay(id) => publish::end(*id),
+            // nft may have been killed when its transaction was done already: what failed is taken back, too.
+            Act::Publish(ports) => nft::run(&nft::elements("add", ports)).map_err(|why| {
+                let _ = nft::run(&nft::no_elements(ports));
+                Error::new("publish in table", Table::Ip, why).hint("nft list table ip bocker")
+            }),
+            Act::Unpublish(ports) => {
+                let done = nft::run(&nft::no_elements(ports));
+                netfilter::forget(&publish::targets(ports));
+                done.map_err(|why| Error::new("unpublish in table", Table::Ip, why))
+            }
+            Act::Admit(stations) => nft::run(&nft::stations("add", stations)).map_err(|why| {
+                let _ = nft::run(&nft::no_stations(stations));
+                Error::new("admit to table", Table::Bridge, why).hint("nft list table bridge bocker")
+            }),
+            Act::Expel(stations) => {
+                nft::run(&nft::no_stations(stations)).map_err(|why| Error::new("expel from table", Table::Bridge, why))
+            }
             Act::AddNames => namespace::prepare_directory(),
             Act::DeleteNames => namespace::remove_directory(),
             Act::DeleteBridge => said("delete", BRIDGE, self.host.delete_link(BRIDGE)),
-            Act::AddNamespace(id) => {
+            Act::AddNamespace(id, users) => {
                 let runtime = Rc::clone(&self.runtime);
-                self.inside = Some(namespace::create(*id, || Netlink::open(&runtime))?);
+                self.inside = Some(namespace::create(*id, *users, || Netlink::open(&runtime))?);
                 Ok(())
             }
-            Act::AddPair(id, mac) => self.add_pair(*id, mac.0),
-            Act::NoLinkLocalOutside(id) => {
-                said("set addrgenmode of", &id.veth(), no_link_local(&self.host, &id.veth()))
+            Act::Unprivileged(_) => {
+                let Some((namespace, _)) = &self.inside else { return Err(lost()) };
+                namespace::visit(namespace, || {
+                    UNPRIVILEGED.into_iter().try_for_each(|(key, value)| {
+                        let path = format!("/proc/sys/net/ipv4/{key}");
+                        std::fs::write(&path, value).map_err(|e| Error::new("write", path, e))
+                    })
+                })?
             }
-            Act::NoLinkLocalInside(_) => self.within("set addrgenmode of", ETH, |inside| no_link_local(inside, ETH)),
+            Act::BindNamespace(id, from) => namespace::bind(*id, from),
+            Act::AddPair(cable) => self.add_pair(cable),
+            Act::NoIpv6Outside(cable) => network::write_sysctl(&cable.outside(), "disable_ipv6", "1"),
+            Act::Ipv6Inside(cable) => {
+                let Some((namespace, _)) = &self.inside else { return Err(lost()) };
+                let (key, value, _) = ipv6_inside(cable);
+                namespace::visit(namespace, || network::write_sysctl(&cable.inside(), key, value))?
+            }
             Act::LoopbackUp(_) => self.within("set up", "lo", |inside| inside.link_up("lo")),
-            Act::AltName(id) => {
-                self.within("add name", &id.veth_peer(), |inside| inside.add_altname(ETH, &id.veth_peer()))
-            }
-            Act::AddAddress(_, address, prefix) => {
-                self.within("add address", &address.to_string(), |inside| inside.add_address(ETH, *address, *prefix))
-            }
-            Act::EthUp(_) => self.within("set up", ETH, |inside| inside.link_up(ETH)),
+            Act::AltName(cable) => self
+                .within("add name", &cable.altname(), |inside| inside.add_altname(&cable.inside(), &cable.altname())),
+            Act::AddAddress(cable, address, prefix) => self.within("add address", &address.to_string(), |inside| {
+                inside.add_address(&cable.inside(), *address, *prefix)
+            }),
+            Act::EthUp(cable) => self.within("set up", &cable.inside(), |inside| inside.link_up(&cable.inside())),
             Act::DefaultRoute(_, gateway) => {
                 self.within("add default route via", &gateway.to_string(), |inside| inside.add_default_route(*gateway))
             }
             Act::PrintAddress(address) => {
-                writeln!(std::io::stdout(), "{address}").map_err(|e| Error::new("write", "stdout", e))
+                self.relay.take().map_or(Ok(()), publish::Starting::wait)?;
+                let line = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+                writeln!(std::io::stdout(), "{line}").map_err(|e| Error::new("write", "stdout", e))
             }
-            Act::DeletePair(id) => {
-                let name = id.veth();
+            Act::DeletePair(name) => {
                 // Most often it is on its way with its namespace, which the kernel takes down on its own time.
-                let going = self.inside.is_none() && self.host.goes(&name, GOING).unwrap_or(false);
-                if going { Ok(()) } else { said("delete", &name, self.host.delete_link(&name)) }
+                let going = self.inside.is_none() && self.host.goes(name, GOING).unwrap_or(false);
+                if going { Ok(()) } else { said("delete", name, self.host.delete_link(name)) }
             }
+            Act::Network(step) => step.apply(self),
+            Act::State(step) => step.apply(),
             Act::DeleteNamespace(id) => namespace::delete(*id),
         }
     }
 
     /// One message: the pair, the host's end in the bridge and up, the other end born inside.
-    fn add_pair(&self, id: Id, mac: [u8; 6]) -> Result<()> {
+    fn add_pair(&self, cable: &Cable) -> Result<()> {
         let Some((namespace, _)) = &self.inside else { return Err(lost()) };
-        let bridge = self.host.index(BRIDGE);
-        let bridge = bridge.map_err(|e| Error::new("look at", BRIDGE, e).hint("bocker-net setup makes it"))?;
-        let peer = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(ETH)
-            .address(mac.to_vec())
-            .setns_by_fd(namespace.as_raw_fd())
-            .build();
-        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-            .name(id.veth())
+        let (id, outside) = (cable.id, cable.outside());
+        let bridge = self.host.index(&cable.bridge);
+        let bridge = bridge.map_err(|e| Error::new("look at", &cable.bridge, e).hint("bocker-net setup makes it"))?;
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(cable.inside())
+            .address(cable.mac.0.to_vec())
+            .setns_by_fd(namespace.as_raw_fd());
+        let mut message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(outside.clone())
             .controller(bridge)
-            .up()
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .build();
-        said("create", &id.veth(), self.host.add_link(message)).map_err(|error| {
+            .up();
+        if cable.mtu != MTU {
+            (peer, message) = (peer.mtu(cable.mtu), message.mtu(cable.mtu));
+        }
+        let message = message.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
+        said("create", &outside, self.host.add_link(message)).map_err(|error| {
             // Only EEXIST has a way out that we know.
-            match self.host.link(&id.veth()) {
+            match self.host.link(&outside) {
                 Ok(Some(_)) => error.hint(format!("bocker-net down {id} removes it")),
                 _ => error,
             }
@@ -158,14 +214,7 @@ impl Kernel {
     }
 }
 
-/// No address of its own making, `ip link set … addrgenmode none`.
-fn no_link_local(netlink: &Netlink, name: &str) -> Answer<()> {
-    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    let attribute = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
-    netlink.set_link(LinkUnspec::new_with_name(name).append_extra_attribute(attribute).build())
-}
-
-fn said(act: &str, object: &str, answer: Answer<()>) -> Result<()> {
+pub(crate) fn said(act: &str, object: &str, answer: Answer<()>) -> Result<()> {
     answer.map_err(|errno| {
         let error = Error::new(act, object, Reason::from(errno));
         match errno {

@@ -4,20 +4,20 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bocker_common::diag::Reason;
-use bocker_common::{Error, Id, Kind, Result};
+use bocker_common::{Error, Id, Kind, Result, userns};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Where they are.
 pub(crate) const DIRECTORY: &str = "/run/netns";
-const OWN: &str = "/proc/self/ns/net";
+pub(crate) const OWN: &str = "/proc/self/ns/net";
 const NOTHING: Option<&str> = None;
 
 /// Where `ip netns` keeps a namespace of that name.
@@ -36,13 +36,29 @@ pub(crate) fn has_ipv6() -> bool {
 }
 
 /// Makes the container's namespace and runs `inside` in it; this process is back in its own afterwards.
+/// `users`: the first id of the users whose namespace it is; none: the caller's.
 ///
 /// # Errors
 /// The first thing that failed; nothing is left then.
-pub(crate) fn create<T>(id: Id, inside: impl FnOnce() -> nix::Result<T>) -> Result<(File, T)> {
-    let path = path(id);
+pub(crate) fn create<T>(id: Id, users: Option<u32>, inside: impl FnOnce() -> nix::Result<T>) -> Result<(File, T)> {
     prepare_directory()?;
-    // O_EXCL: whoever creates the file has the name. Mode 0, as `ip netns` has it: there is nothing to read.
+    let path = take_name(id)?;
+    let users = users.map(|start| userns::make(start, true)).transpose();
+    let made = users.and_then(|users| {
+        enter_new(&path, users.and_then(|made| made.net), inside)
+            .map_err(|(act, errno)| Error::new(act, path.display(), errno))
+    });
+    if made.is_err() {
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_file(&path);
+    }
+    made
+}
+
+/// The file that a namespace is mounted on: whoever creates it has the name.
+fn take_name(id: Id) -> Result<PathBuf> {
+    let path = path(id);
+    // O_EXCL. Mode 0, as `ip netns` has it: there is nothing to read.
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(&path).map_err(|e| {
         let kind = e.kind();
         let error = Error::new("create", path.display(), e);
@@ -52,18 +68,21 @@ pub(crate) fn create<T>(id: Id, inside: impl FnOnce() -> nix::Result<T>) -> Resu
             _ => error,
         }
     })?;
-    let made = enter_new(&path, inside);
-    if made.is_err() {
-        let _ = umount2(&path, MntFlags::MNT_DETACH);
-        let _ = std::fs::remove_file(&path);
-    }
-    made.map_err(|(act, errno)| Error::new(act, path.display(), errno))
+    Ok(path)
 }
 
-fn enter_new<T>(path: &Path, inside: impl FnOnce() -> nix::Result<T>) -> Result<(File, T), (&'static str, Errno)> {
+/// In one that is made already, or in one that is made here.
+fn enter_new<T>(
+    path: &Path,
+    made: Option<OwnedFd>,
+    inside: impl FnOnce() -> nix::Result<T>,
+) -> Result<(File, T), (&'static str, Errno)> {
     let own = || File::open(OWN).map_err(|e| ("open", Errno::from_raw(e.raw_os_error().unwrap_or(0))));
     let home = own()?;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| ("unshare for", e))?;
+    match made {
+        Some(made) => setns(made, CloneFlags::CLONE_NEWNET).map_err(|e| ("join", e))?,
+        None => unshare(CloneFlags::CLONE_NEWNET).map_err(|e| ("unshare for", e))?,
+    }
     let work = || {
         // The mount keeps the namespace alive without a process in it.
         mount(Some(OWN), path, NOTHING, MsFlags::MS_BIND, NOTHING).map_err(|e| ("mount", e))?;
@@ -181,24 +200,64 @@ pub(crate) fn delete(id: Id) -> Result<()> {
     }
 }
 
-/// Moves this process into the container's namespace, `setns(2)`.
+/// The container's namespace.
 ///
 /// # Errors
-/// There is none, or it is a file that a crash left.
-pub(crate) fn join(id: Id) -> Result<()> {
+/// There is none.
+pub(crate) fn open(id: Id) -> Result<File> {
     let path = path(id);
-    let file = File::open(&path).map_err(|e| {
+    File::open(&path).map_err(|e| {
         let missing = e.kind() == io::ErrorKind::NotFound;
         let error = Error::new("open", path.display(), e);
         if missing { error.hint(format!("bocker-net up {id} makes it")) } else { error }
-    })?;
-    setns(&file, CloneFlags::CLONE_NEWNET).map_err(|e| Error::new("join", path.display(), e))
+    })
 }
 
-/// Runs `inside` in the container's namespace and comes back.
-pub(crate) fn visit<T>(id: Id, inside: impl FnOnce() -> T) -> Result<T> {
+/// A network namespace by anybody's path.
+///
+/// # Errors
+/// There is nothing, or it is something else.
+pub(crate) fn open_path(path: &Path) -> Result<File> {
+    // Without waiting for whoever is to write into a pipe of that name.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = opened.map_err(|e| Error::new("open", path.display(), e))?;
+    match userns::is_network(&file) {
+        true => Ok(file),
+        false => Err(Error::plain(format!("open {}: not a network namespace", path.display()))
+            .hint("as /proc/PID/ns/net, or a name in /run/netns")),
+    }
+}
+
+/// Gives a container that namespace: a name of its own for it. This is all that `down` takes away again.
+///
+/// # Errors
+/// The name is taken, or the path is no network namespace.
+pub(crate) fn bind(id: Id, from: &Path) -> Result<()> {
+    prepare_directory()?;
+    let source = open_path(from)?;
+    let path = take_name(id)?;
+    let from = format!("/proc/self/fd/{}", source.as_raw_fd());
+    mount(Some(from.as_str()), &path, NOTHING, MsFlags::MS_BIND, NOTHING).map_err(|e| {
+        let _ = std::fs::remove_file(&path);
+        Error::new("mount", path.display(), e)
+    })
+}
+
+/// Whether it is the namespace that this tool was started in.
+pub(crate) fn is_own(id: Id) -> bool {
+    number(&path(id)).is_ok_and(|there| number(Path::new(OWN)).is_ok_and(|own| own == there))
+}
+
+/// Another container with the same namespace.
+pub(crate) fn shared_with(id: Id) -> Option<Id> {
+    let own = number(&path(id)).ok()?;
+    all().ok()?.into_iter().find(|other| *other != id && number(&path(*other)).is_ok_and(|there| there == own))
+}
+
+/// Runs `inside` in the namespace and comes back.
+pub(crate) fn visit<T>(namespace: &File, inside: impl FnOnce() -> T) -> Result<T> {
     let home = File::open(OWN).map_err(|e| Error::new("open", OWN, e))?;
-    join(id)?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| Error::new("join", "the namespace", e))?;
     let seen = inside();
     setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| Error::new("come back to", OWN, e))?;
     Ok(seen)

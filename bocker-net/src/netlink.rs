@@ -1,12 +1,12 @@
 //! rtnetlink, one request at a time: what this tool does is a short chain of steps, each needing the one before.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
@@ -33,6 +33,8 @@ pub(crate) struct Link {
     /// Index of the bridge that it is a port of.
     pub(crate) controller: Option<u32>,
     pub(crate) mac: Vec<u8>,
+    /// In bytes.
+    pub(crate) mtu: u32,
 }
 
 /// An IPv4 address of an interface.
@@ -89,6 +91,11 @@ impl Netlink {
         self.wait(self.handle.link().set(message).execute())
     }
 
+    /// RTM_NEWLINK of a link that is there: what it is as a port of its bridge.
+    pub(crate) fn set_port(&self, message: LinkMessage) -> Answer<()> {
+        self.wait(self.handle.link().set_port(message).execute())
+    }
+
     /// Up or down, by name.
     pub(crate) fn link_up(&self, name: &str) -> Answer<()> {
         self.set_link(LinkUnspec::new_with_name(name).up().build())
@@ -100,19 +107,36 @@ impl Netlink {
         self.wait(self.handle.link().property_add(index).alt_ifname(&[other]).execute())
     }
 
-    /// RTM_NEWADDR, with the broadcast address that goes with it.
-    pub(crate) fn add_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Answer<()> {
-        let message =
-            AddressMessageBuilder::<Ipv4Addr>::new().index(self.index(name)?).address(address, prefix).build();
-        let mut request = self.handle.address().add(message.header.index, IpAddr::V4(address), prefix);
+    /// RTM_NEWADDR, with the broadcast address that goes with it; of IPv6 usable at once, for nobody else can have it.
+    pub(crate) fn add_address(&self, name: &str, address: IpAddr, prefix: u8) -> Answer<()> {
+        let index = self.index(name)?;
+        let message = match address {
+            IpAddr::V4(address) => {
+                AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build()
+            }
+            IpAddr::V6(address) => {
+                let mut message =
+                    AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(address, prefix).build();
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+                message
+            }
+        };
+        let mut request = self.handle.address().add(index, address, prefix);
         *request.message_mut() = message;
         self.wait(request.execute())
     }
 
     /// RTM_NEWROUTE: the default route.
-    pub(crate) fn add_default_route(&self, gateway: Ipv4Addr) -> Answer<()> {
+    pub(crate) fn add_default_route(&self, gateway: IpAddr) -> Answer<()> {
         // "boot" is what `ip route add` writes: made by hand, not by a routing daemon.
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build();
+        let message = match gateway {
+            IpAddr::V4(gateway) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
+            }
+            IpAddr::V6(gateway) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
+            }
+        };
         self.wait(self.handle.route().add(message).execute())
     }
 
@@ -160,6 +184,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Address(bytes) => link.mac = bytes,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.into_iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind),

@@ -1,11 +1,12 @@
 //! Addresses and MACs as functions of a container's id.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use bocker_common::diag::USAGE;
-use bocker_common::{Error, Id, Result};
+use bocker_common::id::BASE;
+use bocker_common::{Error, Id, Kind, Result};
 
 /// An IPv4 network, /16 to /29; its first address is the gateway's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +27,36 @@ impl Subnet {
     pub(crate) fn from_environment() -> Result<Self> {
         match std::env::var_os("BOCKER_SUBNET").filter(|text| !text.is_empty()) {
             None => Ok(Self::default()),
-            Some(text) => text.to_string_lossy().parse(),
+            Some(text) => text.to_string_lossy().parse().map_err(|e| of_variable("BOCKER_SUBNET", &e)),
         }
+    }
+
+    /// The network of this length around an address.
+    pub(crate) fn around(address: Ipv4Addr, prefix: u8) -> Self {
+        Self { base: Ipv4Addr::from(u32::from(address) & !(u32::MAX >> prefix)), prefix }
+    }
+
+    /// The address itself, if a container may have it: within, and neither the network's, the gateway's nor everybody's.
+    pub(crate) fn is_for_a_host(self, address: Ipv4Addr) -> bool {
+        let number = u32::from(address) & (u32::MAX >> self.prefix);
+        self.overlaps(address, 32) && (2..u32::MAX >> self.prefix).contains(&number)
     }
 
     /// The bridge's address, the first of the subnet.
     pub(crate) fn gateway(self) -> Ipv4Addr {
         self.host(1)
+    }
+
+    /// The last address that a container can have.
+    pub(crate) fn last(self) -> Ipv4Addr {
+        self.host((1 << (32 - self.prefix)) - 2)
+    }
+
+    /// The subnet whose gateway this is, as `10.0.0.1/24`.
+    pub(crate) fn of_gateway(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let base = u32::from(address.parse::<Ipv4Addr>().ok()?).checked_sub(1)?;
+        format!("{}/{prefix}", Ipv4Addr::from(base)).parse().ok()
     }
 
     /// The bridge's address with the prefix length, as `ip` has it: `10.0.0.1/24`.
@@ -58,6 +82,12 @@ impl Subnet {
             .hint("BOCKER_SUBNET=10.0.0.0/16 has room for 65,533 containers"))
     }
 
+    /// Whose address it is, if it is that of a container.
+    pub(crate) fn id_of(self, address: Ipv4Addr) -> Option<Id> {
+        let number = u32::from(address) & (u32::MAX >> self.prefix);
+        if self.is_for_a_host(address) { Id::new(Kind::Container, BASE + number) } else { None }
+    }
+
     /// Whether the two networks share an address.
     pub(crate) fn overlaps(self, address: Ipv4Addr, prefix: u8) -> bool {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(prefix))).unwrap_or(0);
@@ -81,7 +111,7 @@ impl FromStr for Subnet {
     fn from_str(text: &str) -> Result<Self> {
         let usage = |why: &str| {
             let shown: String = text.chars().take(64).collect();
-            Error::plain(format!("BOCKER_SUBNET='{shown}': {why} (as in 10.0.0.0/24)")).status(USAGE)
+            Error::plain(format!("'{shown}': {why} (as in 10.0.0.0/24)")).status(USAGE)
         };
         let (base, prefix) = text.split_once('/').ok_or_else(|| usage("no prefix length"))?;
         let base: Ipv4Addr = base.parse().map_err(|_| usage("not an IPv4 address"))?;
@@ -100,6 +130,107 @@ impl FromStr for Subnet {
     }
 }
 
+/// The error of a parser about what an environment variable says.
+fn of_variable(name: &str, error: &Error) -> Error {
+    Error::plain(format!("{name}={error}")).status(USAGE)
+}
+
+/// An IPv6 network, /48 to /112; its first address is the gateway's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet6 {
+    base: Ipv6Addr,
+    prefix: u8,
+}
+
+impl Subnet6 {
+    /// The subnet whose gateway this is, as `fd00::1/64`.
+    pub(crate) fn of_gateway(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let base = u128::from(address.parse::<Ipv6Addr>().ok()?).checked_sub(1)?;
+        format!("{}/{prefix}", Ipv6Addr::from(base)).parse().ok()
+    }
+
+    /// `BOCKER_SUBNET6`: without it bridge0 has no IPv6.
+    pub(crate) fn from_environment() -> Result<Option<Self>> {
+        let text = std::env::var_os("BOCKER_SUBNET6").filter(|text| !text.is_empty());
+        text.map(|text| text.to_string_lossy().parse().map_err(|e| of_variable("BOCKER_SUBNET6", &e))).transpose()
+    }
+
+    /// The bridge's address.
+    pub(crate) fn gateway(self) -> Ipv6Addr {
+        self.host(1)
+    }
+
+    /// As `ip` has it: `fd00::1/64`.
+    pub(crate) fn gateway_with_prefix(self) -> String {
+        format!("{}/{}", self.gateway(), self.prefix)
+    }
+
+    /// The prefix length in bits.
+    pub(crate) fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// The container's address: base + id − 42000. Every id has one.
+    pub(crate) fn address(self, id: Id) -> Ipv6Addr {
+        self.host(id.host())
+    }
+
+    /// Whose address it is, if it follows from an id.
+    pub(crate) fn id_of(self, address: Ipv6Addr) -> Option<Id> {
+        let number = u128::from(address).checked_sub(u128::from(self.base))?;
+        Id::new(Kind::Container, BASE.checked_add(u32::try_from(number).ok()?)?)
+    }
+
+    /// The address itself, if a container may have it.
+    pub(crate) fn is_for_a_host(self, address: Ipv6Addr) -> bool {
+        let mask = u128::MAX >> self.prefix;
+        (u128::from(address) ^ u128::from(self.base)) & !mask == 0 && u128::from(address) & mask > 1
+    }
+
+    /// Whether the two networks share an address.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        (u128::from(self.base) ^ u128::from(other.base)) & !(u128::MAX >> self.prefix.min(other.prefix)) == 0
+    }
+
+    fn host(self, number: u32) -> Ipv6Addr {
+        Ipv6Addr::from(u128::from(self.base) | u128::from(number))
+    }
+}
+
+impl fmt::Display for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl FromStr for Subnet6 {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let usage = |why: &str| {
+            let shown: String = text.chars().take(64).collect();
+            Error::plain(format!("'{shown}': {why} (as in fd00:42::/64)")).status(USAGE)
+        };
+        let (base, prefix) = text.split_once('/').ok_or_else(|| usage("no prefix length"))?;
+        let base: Ipv6Addr = base.parse().map_err(|_| usage("not an IPv6 address"))?;
+        let digits = prefix.bytes().all(|c| c.is_ascii_digit()) && !prefix.starts_with('0');
+        let prefix = prefix
+            .parse()
+            .ok()
+            .filter(|bits| digits && (48..=112).contains(bits))
+            .ok_or_else(|| usage("the prefix length is not between 48 and 112"))?;
+        if u128::from(base) & (u128::MAX >> prefix) != 0 {
+            return Err(usage("bits of the host part are set"));
+        }
+        // Loopback and mapped addresses begin with zeros; link-local ones are every link's.
+        if base.is_multicast() || base.segments()[0] == 0 || base.segments()[0] & 0xffc0 == 0xfe80 {
+            return Err(usage("not a network for hosts"));
+        }
+        Ok(Self { base, prefix })
+    }
+}
+
 /// A MAC address: `02:42` (locally administered, as docker has it), then the IPv4 address.
 ///
 /// With the address unique, so is this; and no neighbour has a stale entry when an address is used again.
@@ -109,12 +240,40 @@ pub(crate) struct Mac(pub(crate) [u8; 6]);
 impl Mac {
     /// Locally administered; then the four bytes of the IPv4 address.
     pub(crate) const PREFIX: [u8; 2] = [0x02, 0x42];
+
+    /// The address that it follows from, if it is one of ours.
+    pub(crate) fn address(self) -> Option<Ipv4Addr> {
+        let [x, y, rest @ ..] = self.0;
+        ([x, y] == Self::PREFIX).then(|| rest.into())
+    }
 }
 
 impl From<Ipv4Addr> for Mac {
     fn from(address: Ipv4Addr) -> Self {
         let ([x, y], [a, b, c, d]) = (Self::PREFIX, address.octets());
         Self([x, y, a, b, c, d])
+    }
+}
+
+impl FromStr for Mac {
+    type Err = Error;
+
+    /// Six bytes of two digits; of one station, and not of nobody.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        let whole = bytes.iter_mut().all(|byte| {
+            let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()));
+            part.and_then(|part| u8::from_str_radix(part, 16).ok()).map(|read| *byte = read).is_some()
+        });
+        match whole && parts.next().is_none() && bytes != [0; 6] && bytes[0] & 1 == 0 {
+            true => Ok(Self(bytes)),
+            false => {
+                let shown: String = text.chars().take(64).collect();
+                let line = format!("'{shown}': not the MAC address of a station (as 02:42:0a:00:00:2d)");
+                Err(Error::plain(line).status(USAGE))
+            }
+        }
     }
 }
 
@@ -183,6 +342,16 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_says_its_subnet() {
+        for text in ["10.0.0.0/24", "10.7.0.8/29", "10.20.0.0/16"] {
+            let subnet: Subnet = text.parse().unwrap();
+            assert_eq!(Subnet::of_gateway(&subnet.gateway_with_prefix()), Some(subnet));
+        }
+        assert_eq!(Subnet::of_gateway("10.0.0.9/24"), None);
+        assert_eq!(Subnet::default().last(), Ipv4Addr::new(10, 0, 0, 254));
+    }
+
+    #[test]
     fn overlap_is_seen_from_both_sides() {
         let subnet = Subnet::default();
         for (address, prefix) in [([10, 0, 0, 9], 24), ([10, 0, 0, 9], 32), ([10, 200, 0, 1], 8), ([9, 9, 9, 9], 0)] {
@@ -194,7 +363,57 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_ones_own_is_one_of_a_host() {
+        let subnet: Subnet = "10.7.0.8/29".parse().unwrap();
+        for (last, is) in [(7, false), (8, false), (9, false), (10, true), (14, true), (15, false), (16, false)] {
+            assert_eq!(subnet.is_for_a_host([10, 7, 0, last].into()), is, "{last}");
+        }
+        let subnet: Subnet6 = "fd00:1::/64".parse().unwrap();
+        for (text, is) in [
+            ("fd00:1::", false),
+            ("fd00:1::1", false),
+            ("fd00:1::2", true),
+            ("fd00:1::ffff:0:0:1", true),
+            ("fd00:1:0:1::2", false),
+        ] {
+            assert_eq!(subnet.is_for_a_host(text.parse().unwrap()), is, "{text}");
+        }
+    }
+
+    #[test]
+    fn ipv6_is_the_same_function() {
+        let subnet: Subnet6 = "fd00:1::/112".parse().unwrap();
+        assert_eq!(subnet.address(id(42_045)).to_string(), "fd00:1::2d");
+        assert_eq!(subnet.address(id(HIGHEST)).to_string(), "fd00:1::fffe");
+        assert_eq!(subnet.gateway_with_prefix(), "fd00:1::1/112");
+        assert!(subnet.overlaps("fd00:1::/64".parse().unwrap()));
+        assert!(!subnet.overlaps("fd00:2::/64".parse().unwrap()));
+        assert_eq!(subnet.id_of("fd00:1::2d".parse().unwrap()), Some(id(42_045)));
+        assert_eq!(subnet.id_of("fd00:1::1".parse().unwrap()), None);
+        for text in [
+            "",
+            "fd00::",
+            "fd00::1/64",
+            "fd00::/113",
+            "fd00::/47",
+            "fd00::/064",
+            "fe80::/64",
+            "ff02::/64",
+            "::/64",
+            "10.0.0.0/24",
+            "fd00::/64 ",
+        ] {
+            assert_eq!(text.parse::<Subnet6>().unwrap_err().exit_status(), USAGE, "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_mac_is_the_address() {
-        assert_eq!(Mac::from(Ipv4Addr::new(10, 0, 0, 45)).to_string(), "02:42:0a:00:00:2d");
+        let address = Ipv4Addr::new(10, 0, 0, 45);
+        assert_eq!(Mac::from(address).to_string(), "02:42:0a:00:00:2d");
+        assert_eq!("02:42:0a:00:00:2d".parse::<Mac>().unwrap().address(), Some(address));
+        assert_eq!("02:43:0a:00:00:2d".parse::<Mac>().unwrap().address(), None);
+        assert_eq!(Subnet::default().id_of(address), Some(id(42_045)));
+        assert_eq!(Subnet::default().id_of([10, 0, 0, 1].into()), None);
     }
 }

@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 
 use crate::auth::{self, Login, Places};
 use crate::endpoint::{Endpoint, split};
+use crate::origin::{self, Allowed};
 use crate::reference::{Reference, ShortNames};
 
 /// Most bytes of a file of configuration.
@@ -24,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) places: Places,
     /// What a name without a registry stands for.
     pub(crate) short: ShortNames,
+    /// Where a registry may lead inside this network.
+    pub(crate) inside: Allowed,
     registries: Vec<Registry>,
     /// Trees of `HOST:PORT/*.crt`, best first.
     certs: Vec<PathBuf>,
@@ -121,6 +124,9 @@ impl Config {
         }
         config.certs = user.iter().chain([&system]).map(|dir| dir.join("certs.d")).collect();
         config.certs.push(etc.join("docker/certs.d"));
+        let inside = var(origin::ALLOWED).unwrap_or_default();
+        let wrong = |reason| Error::new("read", origin::ALLOWED, reason).hint("HOST or HOST,HOST, without ports");
+        config.inside = Allowed::parse(&inside.to_string_lossy()).map_err(wrong)?;
         Ok(config)
     }
 

@@ -72,7 +72,7 @@ impl Sources {
     pub(crate) fn new(endpoints: Vec<Endpoint>, config: &Config) -> Self {
         let patience = Patience::from_env();
         let lost = vec![Cell::new(false); endpoints.len()];
-        let registry = |endpoint| Registry::new(endpoint, config.places.clone(), patience);
+        let registry = |endpoint| Registry::new(endpoint, config.places.clone(), config.inside.clone(), patience);
         Self { registries: endpoints.into_iter().map(registry).collect(), lost }
     }
 
@@ -168,7 +168,8 @@ async fn stretch(
     let mut at = start;
     // Only the time in which we wait for the registry counts: whoever reads what we write may be slow.
     let mut period = (Duration::ZERO, at);
-    let ends = |got: u64, why: &str| Failure::broken(format!("it ends after {got} of {size} bytes{why}"));
+    let of = transfer.size.map(|size| format!(" of {size}")).unwrap_or_default();
+    let ends = |got: u64, why: &str| Failure::broken(format!("it ends after {got}{of} bytes{why}"));
     loop {
         let asked = Instant::now();
         let piece = match registry.chunk(&mut response).await {

@@ -50,11 +50,15 @@ use reference::Reference;
 
 /// Talks to registries: names in, verified blobs out
 #[derive(Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = false)]
+#[command(version, max_term_width = 100, arg_required_else_help = false, after_help = HELP)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
+
+const HELP: &str = "Environment:
+  BOCKER_PULL_INSIDE   HOST,HOST…: where a registry outside may lead inside this network (default: nowhere)
+  BOCKER_PULL_TIMEOUT  seconds to wait for the next byte (default 30)";
 
 #[derive(Subcommand)]
 enum Verb {

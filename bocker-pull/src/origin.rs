@@ -1,12 +1,16 @@
 //! Where a registry may send us: its token server and its redirects are its word, and we stand inside the host's network.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::reference::is_loopback;
+use crate::reference::{is_loopback, url_of};
+
+/// The setting that names hosts which a registry may lead to although they are inside.
+pub(crate) const ALLOWED: &str = "BOCKER_PULL_INSIDE";
 
 /// Whether credentials for one URL may go to the other: the same scheme, host and port.
 pub(crate) fn same(one: &Url, other: &Url) -> bool {
@@ -20,21 +24,61 @@ pub(crate) fn same(one: &Url, other: &Url) -> bool {
 ///
 /// # Errors
 /// The reason.
-pub(crate) fn may_visit(home: &Url, next: &Url) -> Result<(), &'static str> {
+pub(crate) fn may_visit(home: &Url, next: &Url, allowed: &Allowed) -> Result<(), String> {
     if !next.username().is_empty() || next.password().is_some() {
-        return Err("it holds a user name");
+        return Err("it holds a user name".into());
     }
     if same(home, next) {
         return Ok(());
     }
     if next.scheme() != "https" {
-        return Err("it is not https");
+        return Err("it is not https".into());
     }
     let own = next.host_str() == home.host_str() && next.port_or_known_default() == home.port_or_known_default();
-    if own || !next.host_str().is_none_or(is_inside) {
+    let host = next.host_str().unwrap_or_default();
+    if own || allowed.has(host) || !host.is_empty() && !is_inside(host) {
         return Ok(());
     }
-    Err("it is an address inside this network")
+    Err(format!("it is an address inside this network{}", way_out(host)))
+}
+
+/// Hosts inside that a registry outside may lead to, over https: its user says so, for these and no others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Allowed(BTreeSet<String>);
+
+impl Allowed {
+    /// `HOST,HOST…`, names or addresses, each as the URL parser writes it. Nothing stands for several of them.
+    ///
+    /// # Errors
+    /// The reason.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+        words
+            .map(|word| host_of(word).ok_or_else(|| format!("'{word}' is not a host")))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    fn has(&self, host: &str) -> bool {
+        self.0.contains(host)
+    }
+}
+
+/// A word that is a host and nothing more, without a port, as the URL parser writes it.
+fn host_of(word: &str) -> Option<String> {
+    let word = if word.parse::<Ipv6Addr>().is_ok() { format!("[{word}]") } else { word.to_owned() };
+    let url = url_of("https", &word.to_ascii_lowercase()).ok()?;
+    // A port that is https's own is none to the URL parser.
+    let port = word.rsplit_once(']').map_or(word.as_str(), |(_, rest)| rest).contains(':');
+    url.host_str().filter(|_| !port).map(str::to_owned)
+}
+
+/// What to type where a host is inside and should be; nothing for what is no plain host, which could be a shell's words.
+fn way_out(host: &str) -> String {
+    match host_of(host) {
+        Some(host) => format!(" (if it should be: {ALLOWED}={host})"),
+        None => String::new(),
+    }
 }
 
 /// Resolves the names of other hosts than the registry's own: those that it leads to. From a public registry none leads
@@ -46,6 +90,8 @@ pub(crate) struct Outside {
     pub(crate) home: String,
     /// The proxies' hosts: where they are is their user's word.
     pub(crate) proxies: Vec<String>,
+    /// What may be inside all the same.
+    pub(crate) allowed: Allowed,
 }
 
 /// A name that leads inside.
@@ -54,7 +100,7 @@ pub(crate) struct Inside(String);
 
 impl fmt::Display for Inside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it leads to {}, which is an address inside this network", self.0)
+        write!(f, "it leads to {}, which is an address inside this network{}", self.0, way_out(&self.0))
     }
 }
 
@@ -63,10 +109,10 @@ impl std::error::Error for Inside {}
 impl Resolve for Outside {
     fn resolve(&self, name: Name) -> Resolving {
         let home = self.home.clone();
-        let proxy = self.proxies.iter().any(|proxy| proxy == name.as_str());
+        let trusted = self.proxies.iter().any(|proxy| proxy == name.as_str()) || self.allowed.has(name.as_str());
         Box::pin(async move {
             let mut found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if !proxy && found.iter().any(is_inside_address) && !leads_inside(&home).await {
+            if !trusted && found.iter().any(is_inside_address) && !leads_inside(&home).await {
                 found.retain(|address| !is_inside_address(address));
                 if found.is_empty() {
                     return Err(Inside(name.as_str().to_owned()).into());
@@ -134,7 +180,7 @@ mod tests {
     use super::*;
 
     fn visit(home: &str, next: &str) -> bool {
-        may_visit(&Url::parse(home).unwrap(), &Url::parse(next).unwrap()).is_ok()
+        may_visit(&Url::parse(home).unwrap(), &Url::parse(next).unwrap(), &Allowed::default()).is_ok()
     }
 
     #[test]
@@ -204,5 +250,53 @@ mod tests {
         }
         assert!(visit("https://10.0.0.5:5000/", "https://10.0.0.5:5000/token"));
         assert!(!visit("https://10.0.0.5:5000/", "https://10.0.0.5:5001/token"));
+    }
+
+    #[test]
+    fn what_is_named_may_be_inside_and_nothing_else() {
+        let allowed = Allowed::parse("Auth.Example, 10.0.0.7,fd00::1 [fd00::2]").unwrap();
+        let visit = |next: &str| {
+            may_visit(&Url::parse("https://registry.example/").unwrap(), &Url::parse(next).unwrap(), &allowed)
+        };
+        for next in [
+            "https://10.0.0.7/x",
+            "https://10.0.0.7:8443/x",
+            "https://0xa000007/",
+            "https://[fd00::1]/",
+            "https://[fd00::2]/",
+        ] {
+            assert_eq!(visit(next), Ok(()), "{next}");
+        }
+        let hint =
+            |host| Err(format!("it is an address inside this network (if it should be: BOCKER_PULL_INSIDE={host})"));
+        for (next, host) in [
+            ("https://10.0.0.8/", "10.0.0.8"),
+            ("https://127.1/", "127.0.0.1"),
+            ("https://[fd00::3]/", "[fd00::3]"),
+            ("https://LocalHost/", "localhost"),
+        ] {
+            assert_eq!(visit(next), hint(host), "{next}");
+        }
+        assert_eq!(visit("http://10.0.0.7/"), Err("it is not https".into()));
+        assert_eq!(visit("https://user@10.0.0.7/"), Err("it holds a user name".into()));
+        assert!(allowed.has("auth.example") && !allowed.has("x.auth.example") && !allowed.has("example"));
+        assert_eq!(Allowed::parse(" , "), Ok(Allowed::default()));
+        for bad in [
+            "*",
+            "*.example",
+            "https://h.example",
+            "h.example:443",
+            "[fd00::1]:443",
+            "h.example/x",
+            "user@h",
+            "10.0.0.0/8",
+            "-h",
+            "a;b",
+        ] {
+            assert_eq!(Allowed::parse(bad), Err(format!("'{bad}' is not a host")));
+        }
+        // The line is for a person to copy.
+        let line = Inside("a$(id).example".into()).to_string();
+        assert_eq!(line, "it leads to a$(id).example, which is an address inside this network");
     }
 }

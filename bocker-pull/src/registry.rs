@@ -37,6 +37,8 @@ const HOPS_MAX: usize = 10;
 const TRIES: u32 = 4;
 /// The first wait between two tries; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
+/// A secret of fewer bytes may be a part of any word.
+const SHORT: usize = 6;
 /// The longest that we wait because a registry says so.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -151,6 +153,8 @@ pub(crate) struct Registry {
     /// Where plain HTTP turned out to be what an insecure endpoint speaks.
     plain: OnceCell<Endpoint>,
     places: Places,
+    /// Where it may lead inside.
+    inside: origin::Allowed,
     patience: Patience,
     clients: RefCell<HashMap<Kind, reqwest::Client>>,
     /// `Authorization`, sent to the registry's own origin and nowhere else.
@@ -198,11 +202,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
 
 impl Registry {
     /// The repository at `endpoint`, with the logins of `places`. Nothing is sent or read yet.
-    pub(crate) fn new(endpoint: Endpoint, places: Places, patience: Patience) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, places: Places, inside: origin::Allowed, patience: Patience) -> Self {
         Self {
             endpoint,
             plain: OnceCell::new(),
             places,
+            inside,
             patience,
             clients: RefCell::default(),
             authorization: RefCell::new(None),
@@ -237,6 +242,7 @@ impl Registry {
         let warnings = headers.get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?));
         let number = |name| text(headers, name);
         let left = number("ratelimit-limit").zip(number("ratelimit-remaining"));
+        let warnings = warnings.map(|words| self.without_secrets(words)).filter(|words| !words.is_empty());
         for words in warnings.chain(left.and_then(|(limit, left)| few_left(&limit, &left))) {
             if self.remarks.borrow_mut().insert(words.clone()) {
                 crate::remark(format!("{}: {words}", self.here().registry));
@@ -373,7 +379,8 @@ impl Registry {
             Failure::Refused(format!("its token server '{realm}' is not a URL"))
         })?;
         let refused = |reason: &str| Failure::Refused(format!("its token server '{}' {reason}", shown(&realm)));
-        origin::may_visit(&self.here().origin, &realm).map_err(|reason| refused(&format!("is refused: {reason}")))?;
+        origin::may_visit(&self.here().origin, &realm, &self.inside)
+            .map_err(|reason| refused(&format!("is refused: {reason}")))?;
         // Our own scope, not the challenge's: we want to pull this, whatever the registry would have us ask.
         let scope = format!("repository:{}:pull", self.endpoint.repository);
         let service = bearer.service.as_deref();
@@ -460,7 +467,7 @@ impl Registry {
             }
             let target = text(response.headers(), LOCATION).unwrap_or_default();
             let next = url.join(&target).map_err(|_| Failure::Refused("it redirects to what is no URL".into()))?;
-            origin::may_visit(&self.here().origin, &next)
+            origin::may_visit(&self.here().origin, &next, &self.inside)
                 .map_err(|reason| Failure::Refused(format!("its redirect to {} is refused: {reason}", shown(&next))))?;
             url = next;
         }
@@ -480,21 +487,14 @@ impl Registry {
         Err(Failure::Status { status, said, wait, login })
     }
 
-    /// What a registry says, but not what it heard from us: some repeat it.
+    /// What a registry says, but not what it heard from us.
     fn without_secrets(&self, said: String) -> String {
         let sent = self.authorization.borrow().clone();
         let sent = sent.as_deref().and_then(|value| value.split_once(' ')).map(|(_, secret)| secret);
         let login = self.known.get().and_then(|known| known.credential.as_ref()).map(|credential| match credential {
             Credential::Basic(secret) | Credential::Identity(secret) => secret.as_str(),
         });
-        let sent: Vec<&str> = sent.into_iter().chain(login).collect();
-        // `user:password` and the password, if it is not a word that any message has.
-        let plain: Vec<String> =
-            sent.iter().filter_map(|secret| String::from_utf8(BASE64.decode(secret).ok()?).ok()).collect();
-        let passwords = plain.iter().filter_map(|pair| pair.split_once(':')).map(|(_, password)| password);
-        let secrets =
-            sent.iter().copied().chain(plain.iter().map(String::as_str)).chain(passwords.filter(|it| it.len() > 5));
-        secrets.filter(|secret| !secret.is_empty()).fold(said, |said, secret| said.replace(secret, "…"))
+        hidden(said, &sent.into_iter().chain(login).collect::<Vec<_>>())
     }
 
     /// A whole body of at most `most` bytes.
@@ -554,7 +554,8 @@ impl Registry {
         // What goes through a proxy that one looks up; its own name may lead inside.
         if !kind.home {
             let home = self.here().origin.host_str().unwrap_or_default().to_owned();
-            builder = builder.dns_resolver(origin::Outside { home, proxies: proxies() });
+            let outside = origin::Outside { home, proxies: proxies(), allowed: self.inside.clone() };
+            builder = builder.dns_resolver(outside);
         }
         let client = builder.build().map_err(|e| Failure::Refused(root(&e)))?;
         self.clients.borrow_mut().insert(kind, client.clone());
@@ -699,6 +700,26 @@ fn few_left(limit: &str, left: &str) -> Option<String> {
     (left < limit.div_ceil(10)).then(|| format!("{left} of {limit} pulls{window} are left"))
 }
 
+/// A message without what was sent, as it was sent and decoded: some registries repeat it.
+///
+/// A secret that is too short leaves nothing of the message: marks in its places would garble words, and tell what it is by
+/// those that are missing. The status is what is left to say.
+fn hidden(said: String, sent: &[&str]) -> String {
+    // `user:password`, and the password.
+    let plain: Vec<String> =
+        sent.iter().filter_map(|secret| String::from_utf8(BASE64.decode(secret).ok()?).ok()).collect();
+    let passwords = plain.iter().filter_map(|pair| Some(pair.split_once(':')?.1));
+    let mut secrets: Vec<&str> =
+        sent.iter().copied().chain(plain.iter().map(String::as_str)).chain(passwords).collect();
+    secrets.retain(|secret| !secret.is_empty());
+    if secrets.iter().any(|secret| secret.len() < SHORT) {
+        return String::new();
+    }
+    // The longest first: a password may be a part of its pair.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.into_iter().fold(said, |said, secret| said.replace(secret, "…"))
+}
+
 /// A header's value if it is there once and is text.
 fn text(headers: &HeaderMap, name: impl reqwest::header::AsHeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
@@ -743,6 +764,26 @@ mod tests {
             assert_eq!(status(code, Some(3600)).pause(1), None, "an hour is not worth waiting for");
         }
         assert!(Failure::Refused(String::new()).pause(1).is_none());
+    }
+
+    #[test]
+    fn a_message_repeats_no_login() {
+        let pair = |password: &str| BASE64.encode(format!("user:{password}"));
+        let said = |password: &str, words: &str| hidden(words.into(), &[&pair(password)]);
+        let basic = pair("secret");
+        assert_eq!(said("secret", &format!("not {basic}, user:secret or secret")), "not …, … or …");
+        assert_eq!(said("secret", "denied"), "denied");
+        // Whether a short one is in it or not: nothing tells them apart.
+        for short in ["wrong", "12345", "a", "ä"] {
+            for words in ["wrong password", "not with 12345", "denied", &format!("no {}", pair(short))] {
+                assert_eq!(said(short, words), "", "{short}");
+            }
+        }
+        // Without a login there is nothing to hide.
+        assert_eq!(hidden("wrong password".into(), &[]), "wrong password");
+        // Tokens, which are no pairs, though some are base64 of something.
+        assert_eq!(hidden("token abcdefgh is bad".into(), &["abcdefgh"]), "token … is bad");
+        assert_eq!(hidden("aGk= is bad".into(), &["aGk="]), "");
     }
 
     #[test]

@@ -8,16 +8,19 @@ use std::process::ExitCode;
 
 use bocker_common::diag::{Reason, USAGE};
 use bocker_common::entry::{need_root, one_line};
-use bocker_common::id::{FIRST, LAST, end_lines};
+use bocker_common::id::{BASE, FIRST, LAST, end_lines};
 use bocker_common::say::Explain;
-use bocker_common::{Error, Result};
+use bocker_common::userns::Ranges;
+use bocker_common::{Error, Kind, Result};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::holder::Holder;
+use crate::remember::Remembered;
 use crate::store::{Store, parse_range};
 use crate::{
-    diff, export, from_tar, fsck, have, inspect, names, partials, pool, prune, save, unpack, usage, verbs, volumes,
+    called, cp, diff, doctor, export, from_tar, fsck, have, inspect, logs, names, network, partials, pool, prune, ps,
+    save, unpack, update, usage, verbs, volumes,
 };
 
 const DEFAULT_ROOT: &str = "/var/bocker";
@@ -128,6 +131,8 @@ enum Verb {
         #[arg(long, value_name = "A-B", value_parser = parse_range)]
         ids: Option<(u32, u32)>,
         #[command(flatten)]
+        remembered: Remembered,
+        #[command(flatten)]
         held: Held,
         #[command(flatten)]
         setup: Setup,
@@ -143,10 +148,56 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// The container's id
+        /// The container's id or name
         container: OsString,
         /// The image's id, or a name
         image: OsString,
+    },
+    /// Print the id of a container, or an image, by its name or the beginning of its id
+    Id {
+        /// Only of a container
+        #[arg(long)]
+        container: bool,
+        /// Print nothing, and succeed only where it is certain that there is no such image
+        #[arg(long, conflicts_with = "container")]
+        missing: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// A name; ps_42 or 42 where one container's id begins so
+        name: OsString,
+    },
+    /// Give a container another name
+    Rename {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its id or name
+        container: OsString,
+        /// The new one
+        name: OsString,
+    },
+    /// Print a container's limits, or change what it gets at its next start
+    Limits {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its id or name
+        container: OsString,
+        #[command(flatten)]
+        wanted: update::Wanted,
+    },
+    /// Print what a container tells bocker-net at its next start, or let it join and leave networks then
+    Network {
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// Its id or name
+        container: OsString,
+        #[command(flatten)]
+        wanted: network::Wanted,
     },
     /// Give an image a name, or one more; the image that had it loses it
     Tag {
@@ -168,7 +219,7 @@ enum Verb {
         /// The name
         name: OsString,
     },
-    /// Delete an image, or a container that does not run; by name: the name, and the image if it has no other
+    /// Delete an image, or a container that does not run; by an image's name: the name, and the image if it has no other
     Rm {
         #[command(flatten)]
         what: verbs::Removal,
@@ -178,7 +229,7 @@ enum Verb {
         setup: Setup,
         #[command(flatten)]
         explain: Explain,
-        /// Its id, or a name of an image
+        /// Its id or name
         id: OsString,
     },
     /// Print where an image or a container lies
@@ -189,11 +240,14 @@ enum Verb {
         /// Only if it does not run, and the names that follow from its id are its own
         #[arg(long, conflicts_with = "running")]
         stopped: bool,
+        /// With --stopped: wait for another process that has it, and not only ten seconds
+        #[arg(long, requires = "stopped")]
+        wait: bool,
         #[command(flatten)]
         held: Held,
         #[command(flatten)]
         setup: Setup,
-        /// Its id, or a name of an image
+        /// Its id or name
         id: OsString,
     },
     /// List the images
@@ -206,9 +260,8 @@ enum Verb {
     },
     /// List the containers
     Ps {
-        /// One JSON object a line: id, command, image, running
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        wanted: ps::Wanted,
         #[command(flatten)]
         setup: Setup,
     },
@@ -219,7 +272,7 @@ enum Verb {
         json: bool,
         #[command(flatten)]
         setup: Setup,
-        /// Ids, or names of images
+        /// Their ids or names
         #[arg(required = true)]
         ids: Vec<OsString>,
     },
@@ -237,10 +290,56 @@ enum Verb {
     Cat {
         #[command(flatten)]
         setup: Setup,
-        /// Its id, or a name of an image
+        /// Its id or name
         id: OsString,
         /// The file's name
         file: OsString,
+    },
+    /// Print what a container has written: its stdout to stdout, its stderr to stderr
+    Logs {
+        #[command(flatten)]
+        wanted: logs::Wanted,
+        #[command(flatten)]
+        setup: Setup,
+        /// The container's id
+        id: OsString,
+    },
+    /// Write a file or a directory of a container to stdout, a tar archive; PATH/. is what is in a directory
+    CpOut {
+        #[command(flatten)]
+        how: cp::Out,
+        #[command(flatten)]
+        setup: Setup,
+        /// The container's id
+        id: OsString,
+        /// The path inside
+        path: OsString,
+    },
+    /// Put what a tar archive on stdin holds, plain, by gzip or by zstd, into a directory of a container; where PATH is none, the
+    /// archive's one thing gets its name
+    CpIn {
+        #[command(flatten)]
+        how: cp::In,
+        #[command(flatten)]
+        setup: Setup,
+        #[command(flatten)]
+        explain: Explain,
+        /// The container's id
+        id: OsString,
+        /// The path inside
+        path: OsString,
+    },
+    /// Print what is at a path of a container, as `directory 755 4096` with tabs; none: nothing, and it could be made
+    CpStat {
+        /// Where PATH is a link: what it leads to
+        #[arg(long, short = 'L')]
+        follow_link: bool,
+        #[command(flatten)]
+        setup: Setup,
+        /// The container's id
+        id: OsString,
+        /// The path inside
+        path: OsString,
     },
     /// Volumes: what containers share and leave behind
     #[command(subcommand)]
@@ -252,7 +351,7 @@ enum Verb {
         json: bool,
         #[command(flatten)]
         setup: Setup,
-        /// The container's id
+        /// The container's id or name
         container: OsString,
     },
     /// Print the bytes on the disk of each image, container, layer and volume: alone, and shared with others
@@ -263,6 +362,8 @@ enum Verb {
         #[command(flatten)]
         setup: Setup,
     },
+    /// Say in what state the store is and what this host has for it, and the way out: ok, warn or bad, WHAT, DETAIL
+    Doctor,
     /// Look whether names, text files and subvolumes say the same; prints what does not, changes nothing
     Fsck {
         /// One JSON object a line: name, finding
@@ -506,14 +607,16 @@ fn run(cli: Cli) -> Result<()> {
             }
             verbs::print(out.as_bytes())
         }),
-        Verb::Snapshot { ids, held, setup, explain, words } => {
+        Verb::Snapshot { ids, remembered, held, setup, explain, words } => {
             let ids = ids.unwrap_or((FIRST, LAST));
             let mut words = words.into_iter().peekable();
             let image = words.next().unwrap_or_default();
             words.next_if(|word| word == "--");
             let words: Vec<_> = words.collect();
+            let remembered = remembered.with_stdin()?;
+            let ids = if remembered.own_users() { with_users(ids, Ranges::read(Path::new("/etc"))?)? } else { ids };
             let store = open(&root, setup, explain)?;
-            verbs::snapshot(&store, &image.to_string_lossy(), ids, &words, held.holder(), explain)
+            verbs::snapshot(&store, &image.to_string_lossy(), ids, &words, remembered, held.holder(), explain)
         }
         Verb::Commit { setup, explain, container, image } => {
             let store = open(&root, setup, explain)?;
@@ -525,13 +628,33 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Untag { setup, explain, name } => {
             names::untag(&open(&root, setup, explain)?, &name.to_string_lossy(), explain)
         }
+        Verb::Id { missing: true, setup, name, .. } => {
+            names::is_missing(&open(&root, setup, none)?, &name.to_string_lossy())
+        }
+        Verb::Id { container, setup, name, .. } => {
+            let (store, name) = (open(&root, setup, none)?, name.to_string_lossy());
+            let id = if container { store.find(Kind::Container, &name) } else { store.find_any(&name) }?;
+            verbs::print(format!("{id}\n").as_bytes())
+        }
+        Verb::Limits { setup, explain, container, wanted } => {
+            update::limits(&open(&root, setup, explain)?, &container.to_string_lossy(), &wanted, explain)
+        }
+        Verb::Network { setup, explain, container, wanted } => {
+            network::network(&open(&root, setup, explain)?, &container.to_string_lossy(), &wanted, explain)
+        }
+        Verb::Rename { setup, explain, container, name } => called::rename(
+            &open(&root, setup, explain)?,
+            &container.to_string_lossy(),
+            &name.to_string_lossy(),
+            explain,
+        ),
         Verb::Rm { what, held, setup, explain, id } => {
             verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), what, held.holder(), explain)
         }
-        Verb::Path { running, stopped, held, setup, id } => {
+        Verb::Path { running, stopped, wait, held, setup, id } => {
             let must = match (running, stopped) {
                 (true, _) => verbs::Must::Run,
-                (_, true) => verbs::Must::Stand,
+                (_, true) => verbs::Must::Stand { wait },
                 _ => verbs::Must::Be,
             };
             verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must, held.holder())
@@ -546,11 +669,12 @@ fn run(cli: Cli) -> Result<()> {
             diff::diff(&open(&root, setup, none)?, &container.to_string_lossy(), json)
         }
         Verb::Df { json, setup } => usage::df(&open(&root, setup, none)?, json),
+        Verb::Doctor => doctor::doctor(&root),
         Verb::Fsck { json, setup } => fsck::fsck(&open(&root, setup, none)?, json),
         Verb::Prune { wanted, setup, explain } => prune::prune(&open(&root, setup, explain)?, wanted, explain),
         Verb::Orphans { setup } => end_lines(open(&root, setup, none).and_then(|store| verbs::orphans(&store))),
         Verb::Images { json, setup } => verbs::images(&open(&root, setup, none)?, json),
-        Verb::Ps { json, setup } => verbs::ps(&open(&root, setup, none)?, json),
+        Verb::Ps { wanted, setup } => ps::ps(&open(&root, setup, none)?, &wanted),
         Verb::Inspect { json, setup, ids } => inspect::inspect(&open(&root, setup, none)?, &texts(&ids), json),
         Verb::History { json, setup, image } => {
             inspect::history(&open(&root, setup, none)?, &image.to_string_lossy(), json)
@@ -558,8 +682,26 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Cat { setup, id, file } => {
             verbs::cat(&open(&root, setup, none)?, &id.to_string_lossy(), &file.to_string_lossy())
         }
+        Verb::CpOut { how, setup, id, path } => cp::out(&open(&root, setup, none)?, &id.to_string_lossy(), &path, &how),
+        Verb::CpIn { how, setup, explain, id, path } => {
+            cp::into(&open(&root, setup, explain)?, &id.to_string_lossy(), &path, how, explain)
+        }
+        Verb::CpStat { follow_link, setup, id, path } => {
+            cp::stat(&open(&root, setup, none)?, &id.to_string_lossy(), &path, follow_link)
+        }
+        Verb::Logs { wanted, setup, id } => logs::logs(&open(&root, setup, none)?, &id.to_string_lossy(), &wanted),
         Verb::Gc { setup, explain } => verbs::gc(&open(&root, setup, explain)?, explain),
     }
+}
+
+/// Of these ids those that have users of their own: a wide subnet has more ids than there are ranges of them.
+fn with_users((first, last): (u32, u32), ranges: Ranges) -> Result<(u32, u32)> {
+    let last = last.min(BASE + ranges.most().saturating_sub(1));
+    if first <= last {
+        return Ok((first, last));
+    }
+    let error = Error::plain(format!("snapshot: no user ids for containers from ps_{first} on"));
+    Err(error.hint("a line bocker:START:COUNT in /etc/subuid and /etc/subgid, or --userns=host"))
 }
 
 #[cfg(test)]
@@ -570,6 +712,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_more_ids_than_user_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let ranges = |count: u32| {
+            let line = format!("bocker:1000000:{}\n", count * 65_536);
+            ["subuid", "subgid"].iter().for_each(|name| std::fs::write(dir.path().join(name), &line).unwrap());
+            Ranges::read(dir.path()).unwrap()
+        };
+        // 64 of them are for who has no id.
+        assert_eq!(with_users((42_002, 107_534), ranges(4094)).unwrap(), (42_002, 46_029));
+        assert_eq!(with_users((42_002, 42_254), ranges(4094)).unwrap(), (42_002, 42_254));
+        assert_eq!(with_users((42_002, 42_254), ranges(67)).unwrap(), (42_002, 42_002));
+        assert!(with_users((42_002, 42_254), ranges(66)).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
+use crate::cp::{Covers, key, sorted};
 use crate::layer::{is_dir, lstat, names, xattr_names};
 use crate::store::{Store, to_nix};
 use bocker_common::tarball::{Time, shown};
@@ -264,6 +265,8 @@ pub(crate) struct Exporter<W> {
     latest: Option<i64>,
     /// A layer: a name that would hide another is refused.
     layer: bool,
+    /// What a container has mounted over its files.
+    covers: Covers,
     /// The first name of a file with several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Directories that are written when something in them is.
@@ -283,6 +286,7 @@ impl<W: Write> Exporter<W> {
             broken: Error::stdout,
             latest: None,
             layer: false,
+            covers: Covers::new(),
             links: HashMap::new(),
             pending: Vec::new(),
             changed: false,
@@ -293,6 +297,11 @@ impl<W: Write> Exporter<W> {
     /// A layer's archive to `out`; `broken` makes an error of one that it has.
     pub(crate) fn of_a_layer(out: W, broken: fn(&io::Error) -> Error) -> Self {
         Self { broken, layer: true, ..Self::new(out) }
+    }
+
+    /// An archive of a container's files as it sees them: volumes with what is in them, other mounts not.
+    pub(crate) fn of_a_container(out: W, covers: Covers) -> Self {
+        Self { covers, ..Self::new(out) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -418,8 +427,27 @@ impl<W: Write> Exporter<W> {
         Ok(())
     }
 
+    /// All in a directory, and not the directory itself.
+    pub(crate) fn contents(&mut self, dir: &OwnedFd) -> Result<()> {
+        for (name, stat) in sorted(dir).map_err(|e| fail(b"./", e))? {
+            match stat {
+                Some(stat) => self.node(dir, &name, &name, &stat, MAX_DEPTH)?,
+                None => self.notice(&name),
+            }
+        }
+        Ok(())
+    }
+
     /// What a name stands for, a directory with all in it.
     fn node(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, depth: usize) -> Result<()> {
+        if let Some(cover) = self.covers.get(&key(stat)) {
+            let Some(volume) = &cover.volume else {
+                warn(path, &format!("left out: {} ({})", cover.what, cover.way_out));
+                return Ok(());
+            };
+            let volume = volume.try_clone().map_err(|e| Error::new("export", shown(path), e))?;
+            return self.directory(&volume, &[path, &b"/"[..]].concat(), depth - 1);
+        }
         if self.layer && name.starts_with(b".wh.") {
             let why = "in a layer such a name hides another, and is none itself";
             return Err(Error::new("save", format_args!("'{}'", shown(path)), why));
@@ -442,7 +470,7 @@ impl<W: Write> Exporter<W> {
         warn(path, "it changed while it was read");
     }
 
-    fn other(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
+    pub(crate) fn other(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => EntryType::Regular,
             FileType::Symlink => EntryType::Symlink,

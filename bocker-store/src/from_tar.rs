@@ -2,6 +2,7 @@
 //!
 //! It is applied by the same code as a layer, so it cannot reach out of its root either.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -19,7 +20,7 @@ use crate::store::{Building, Step, Store};
 use crate::unpack::MAX_TAIL;
 use bocker_common::tarball::Reader;
 
-fn reading(error: io::Error) -> Error {
+pub(crate) fn reading(error: io::Error) -> Error {
     Error::new("read", "stdin", error)
 }
 
@@ -82,6 +83,11 @@ fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
     let mut budget = store.budget()?;
     let mut archive = Reader::new(input);
     let dropped = Applier::new(root, &mut budget).apply(&mut archive)?;
+    ended(archive, &dropped)
+}
+
+/// Demands the end mark of an archive that was applied, and that nothing follows; says which attributes were left out.
+pub(crate) fn ended(archive: Reader<impl Read>, dropped: &BTreeSet<String>) -> Result<()> {
     if !archive.has_end_mark() {
         return Err(Error::new("read", "stdin", "the archive has no end mark: it was cut off"));
     }

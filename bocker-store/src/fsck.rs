@@ -6,9 +6,11 @@ use bocker_common::diag::printable;
 use bocker_common::{Error, Id, Kind, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use crate::called::{self, CONTAINERS, NEW_NAME};
 use crate::layer::{is_dir, lstat, names};
 use crate::names::{Found, NAMES};
 use crate::oci::{self, Config, Digest};
+use crate::remember;
 use crate::store::{LAYERS, NEW, SUBVOLUME_ROOT, Store, to_nix};
 use crate::sys;
 use crate::verbs::print;
@@ -35,22 +37,31 @@ struct Check<'a> {
 /// Others may be at work. What they are in the middle of does not look the same a moment later, so what counts is what
 /// every one of three looks has found.
 pub(crate) fn fsck(store: &Store, json: bool) -> Result<()> {
-    let mut found = look(store)?;
-    for _ in 0..2 {
-        if found.is_empty() {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE);
-        let again = look(store)?;
-        found.retain(|one| again.contains(one));
-    }
-    found.sort();
+    let found = findings(store)?;
     let line = |(name, what): &(String, String)| match json {
         true => format!("{}\n", serde_json::json!({ "name": name, "finding": what })),
         false => format!("{}\t{}\n", printable(name), printable(what)),
     };
     print(found.iter().map(line).collect::<String>().as_bytes())?;
     if found.is_empty() { Ok(()) } else { Err(Error::explained_elsewhere()) }
+}
+
+/// What every one of three looks has found: name, and what is wrong.
+///
+/// # Errors
+/// Something cannot be read.
+pub(crate) fn findings(store: &Store) -> Result<Vec<(String, String)>> {
+    let mut found = look(store)?;
+    for _ in 0..2 {
+        if found.is_empty() {
+            return Ok(found);
+        }
+        std::thread::sleep(PAUSE);
+        let again = look(store)?;
+        found.retain(|one| again.contains(one));
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn look(store: &Store) -> Result<Vec<(String, String)>> {
@@ -107,7 +118,7 @@ impl Check<'_> {
                 if let Some(fd) = self.subvolume(&volume.subvolume())? {
                     self.directory(&name, &fd, DATA);
                 }
-            } else if name != LAYERS && name != NAMES {
+            } else if name != LAYERS && name != NAMES && name != CONTAINERS {
                 self.say(&name, "it is none of the store's");
             }
         }
@@ -177,6 +188,17 @@ impl Check<'_> {
         if let Some(owner) = self.store.claims.owner(id)?.filter(|owner| !self.store.is_at(owner)) {
             self.say(&name, format!("it is a container of {}, too", owner.display()));
         }
+        for what in remember::findings(self.store, id) {
+            self.say(&name, what);
+        }
+        if let Some(called) = self.store.name_of(id)
+            && self.store.called(&called)? != Some(id)
+        {
+            self.say(&name, format!("nobody finds it by its name {called} (bocker rename {id} {called})"));
+        }
+        if self.store.open_text(id, NEW_NAME).is_ok() {
+            self.say(&name, format!("a crash left its file {NEW_NAME} {GC}"));
+        }
         for line in String::from_utf8_lossy(&self.store.text(id, VOLUMES)).lines() {
             let volume = line.split('\t').next().unwrap_or_default();
             let there = volume.parse::<Volume>().is_ok_and(|volume| {
@@ -234,6 +256,21 @@ impl Check<'_> {
                 Found::Name(..) => {}
                 Found::Other(path) => self.say(&path, "it is no name"),
             }
+        }
+        for found in self.store.look_at_called()? {
+            match found {
+                called::Found::Name(name, id, false) => {
+                    self.say(
+                        &format!("{CONTAINERS}/{name}"),
+                        format!("its container {id} has another name, or is gone {GC}"),
+                    );
+                }
+                called::Found::Name(..) => {}
+                called::Found::Other(path) => self.say(&path, "it is no name"),
+            }
+        }
+        for (_, path) in self.store.half_filled()? {
+            self.say(&path, format!("a crash left a volume half-filled {GC}"));
         }
         Ok(())
     }

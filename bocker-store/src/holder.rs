@@ -2,7 +2,10 @@
 //! from the end to the last of the clean-up, no lock says that a container is in use; this does, while that process lives.
 //!
 //! The file `holder` beside `rootfs`: `PID STARTTIME`, the second in clock ticks since the boot (proc(5), field 22 of
-//! stat), so that a number which another process has got since holds nothing.
+//! stat), so that a number which another process has got since holds nothing. A third word, `new`, stands there from a `run`'s
+//! snapshot on, until somebody else holds it: where that process dies before anything ran, the container is nobody's. A fourth
+//! tells the PID namespace (its inode), and the boot: who is in another one cannot see whether that process lives, and what a
+//! container wrote of its start may be lost with the power, which other files of its are not.
 
 use std::io::{Read, Write};
 
@@ -14,6 +17,8 @@ use crate::store::{Store, to_nix};
 
 /// The file's name.
 pub(crate) const HOLDER: &str = "holder";
+
+const NEW: &str = "new";
 
 /// A process, told from later ones of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +41,8 @@ impl Holder {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (pid, started) = text.trim_end().split_once(' ')?;
-        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
+        let mut words = text.split_whitespace();
+        Some(Self { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? })
     }
 
     fn lives(self) -> bool {
@@ -49,10 +54,30 @@ impl Holder {
         format!("{} {}\n", self.pid, self.started)
     }
 
+    /// The same in a container that it has just made.
+    pub(crate) fn text_of_new(self) -> String {
+        format!("{} {} {NEW} {}\n", self.pid, self.started, sight().unwrap_or_default())
+    }
+
     /// Its number, as `kill(1)` wants it.
     pub(crate) fn pid(self) -> i32 {
         self.pid
     }
+}
+
+/// Whether it was made by a process that is, or was, in our sight.
+fn is_new_here(text: &str) -> bool {
+    let mut words = text.split_whitespace().skip(2);
+    words.next() == Some(NEW) && words.next().is_some_and(|word| sight().as_deref() == Some(word))
+}
+
+/// The PID namespace that /proc shows, and the boot.
+#[expect(clippy::disallowed_methods, reason = "/proc of the host")]
+fn sight() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(format!("{namespace},{}", boot.trim_end()))
 }
 
 /// When a process that lives was started. Its name, in parentheses, may hold anything.
@@ -68,6 +93,12 @@ impl Store {
     pub(crate) fn held(&self, id: Id, me: Option<Holder>) -> Option<Holder> {
         let text = self.text(id, HOLDER);
         Holder::parse(&String::from_utf8_lossy(&text)).filter(|holder| Some(*holder) != me && holder.lives())
+    }
+
+    /// Whether who made the container and was to start it died before that.
+    pub(crate) fn is_forsaken(&self, id: Id) -> bool {
+        let text = self.text(id, HOLDER);
+        is_new_here(&String::from_utf8_lossy(&text)) && self.held(id, None).is_none()
     }
 
     /// Makes `me` the holder, unless another one is: that one. A full store has no room to write that down, and is emptied
@@ -108,6 +139,11 @@ mod tests {
         let me = Holder::of(Some(std::process::id().cast_signed())).unwrap();
         assert!(me.lives());
         assert_eq!(Holder::parse(&me.text()), Some(me));
+        assert_eq!(Holder::parse(&me.text_of_new()), Some(me));
+        assert!(is_new_here(&me.text_of_new()));
+        for text in [me.text(), format!("{} new 1", me.text().trim_end()), format!("{} new", me.text().trim_end())] {
+            assert!(!is_new_here(&text), "{text:?}");
+        }
         assert!(!Holder { started: me.started + 1, ..me }.lives());
         assert_eq!(Holder::of(Some(1)), None);
         assert_eq!(Holder::of(Some(i32::MAX)), None);

@@ -13,7 +13,7 @@ use bocker_common::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::layer::{Budget, by_number, full, lstat, names, open_in_root, xattr_names};
+use crate::layer::{Budget, ENTRY_COST, by_number, failed, lstat, names, open_in_root, xattr_names};
 use crate::signal::Interrupt;
 use crate::store::Store;
 use bocker_common::tarball::shown;
@@ -34,6 +34,8 @@ struct Copier<'a> {
     /// Where the first name of a file with several went, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     budget: Budget,
+    /// Whether bytes were written, not shared.
+    written: bool,
 }
 
 /// Opens the directory to import.
@@ -52,17 +54,20 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
 
 /// Copies all in `from` into the empty directory `to`, which lies in the store and is nobody else's yet.
 ///
+/// Returns whether bytes were written: blocks that are shared are as safe from a power cut as what they are shared with.
+///
 /// # Errors
 /// The first name that cannot be copied; a signal.
-pub(crate) fn copy(from: &OwnedFd, to: BorrowedFd<'_>, store: &Store, interrupt: &Interrupt) -> Result<()> {
+pub(crate) fn copy(from: &OwnedFd, to: BorrowedFd<'_>, store: &Store, interrupt: &Interrupt) -> Result<bool> {
     let stat = rustix::fs::fstat(store.dir()).map_err(|e| fail(b".", e))?;
     let (links, budget) = (HashMap::new(), store.budget()?);
-    let mut copier = Copier { interrupt, to, store: (stat.st_dev, stat.st_ino), links, budget };
-    copier.directory(from.as_fd(), to, b".", MAX_DEPTH)
+    let mut copier = Copier { interrupt, to, store: (stat.st_dev, stat.st_ino), links, budget, written: false };
+    copier.directory(from.as_fd(), to, b".", MAX_DEPTH)?;
+    Ok(copier.written)
 }
 
 fn fail(path: &[u8], errno: Errno) -> Error {
-    full(Error::new("copy", format_args!("'{}'", shown(path)), std::io::Error::from(errno)), errno == Errno::NOSPC)
+    failed("copy", format_args!("'{}'", shown(path)), errno)
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -95,6 +100,8 @@ impl Copier<'_> {
             let inner = [path, b"/", &name].concat();
             // Gone since the directory was read.
             let Some(stat) = lstat(from, &name).map_err(|e| fail(&inner, e))? else { continue };
+            // As for an archive's entry.
+            self.budget.spend(ENTRY_COST)?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     let source =
@@ -107,7 +114,8 @@ impl Copier<'_> {
                 kind => self.other(from, to, &name, &inner, kind, &stat)?,
             }
         }
-        describe(from, to, &stat).map_err(|e| fail(path, e))
+        let attributes = describe(from, to, &stat).map_err(|e| fail(path, e))?;
+        self.budget.spend(2 * attributes)
     }
 
     fn other(
@@ -140,9 +148,14 @@ impl Copier<'_> {
             if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
                 self.data(path, &source, &target, now.st_size as u64)?;
             }
-            return describe(source.as_fd(), target.as_fd(), &now).map_err(|e| fail(path, e));
+            let attributes = describe(source.as_fd(), target.as_fd(), &now).map_err(|e| fail(path, e))?;
+            return self.budget.spend(2 * attributes);
         }
-        self.special(from, to, name, kind, stat).map_err(|e| fail(path, e))
+        if kind == FileType::Symlink {
+            self.budget.spend(stat.st_size as u64)?;
+        }
+        let attributes = self.special(from, to, name, kind, stat).map_err(|e| fail(path, e))?;
+        self.budget.spend(2 * attributes)
     }
 
     /// Another name for a file copied before; its path has no link in it, we made each directory of it.
@@ -154,6 +167,7 @@ impl Copier<'_> {
 
     /// The data of a file, holes left out.
     fn data(&mut self, path: &[u8], source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<()> {
+        self.written = true;
         rustix::fs::ftruncate(target, size).map_err(|e| fail(path, e))?;
         let mut at = 0;
         while at < size {
@@ -209,7 +223,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Links, pipes, sockets and devices: they are made, not opened.
+    /// Links, pipes, sockets and devices: they are made, not opened. Returns as [`describe`].
     fn special(
         &self,
         from: BorrowedFd<'_>,
@@ -217,7 +231,7 @@ impl Copier<'_> {
         name: &[u8],
         kind: FileType,
         stat: &Stat,
-    ) -> rustix::io::Result<()> {
+    ) -> rustix::io::Result<u64> {
         let (uid, gid) = owner(stat);
         if kind == FileType::Symlink {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
@@ -226,17 +240,17 @@ impl Copier<'_> {
             rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev)?;
         }
         rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-        copy_attributes(from, to, name)?;
+        let attributes = copy_attributes(from, to, name)?;
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
         }
-        rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW).map(|()| attributes)
     }
 }
 
-/// The attributes of what is made, not opened.
+/// The attributes of what is made, not opened. Returns how many bytes they are.
 #[expect(clippy::disallowed_methods, reason = "paths that hold a descriptor's number only")]
-fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<u64> {
     let handle = |dir| {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir, name, flags, Mode::empty())
@@ -245,16 +259,20 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rus
     let (source, target) = (by_number(&source), by_number(&target));
     let mut list = vec![0; 64 << 10];
     let length = rustix::fs::listxattr(&source, &mut list[..]).unwrap_or(0);
+    let mut bytes = 0;
     for attribute in list[..length].split(|b| *b == 0).filter(|attribute| !attribute.is_empty()) {
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::getxattr(&source, attribute, &mut value[..])?;
         rustix::fs::setxattr(&target, attribute, &value[..length], XattrFlags::empty())?;
+        bytes += (attribute.len() + length) as u64;
     }
-    Ok(())
+    Ok(bytes)
 }
 
-/// Owner, then attributes (a change of owner drops file capabilities), then mode (and setuid), then times.
-fn describe(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> {
+/// Owner, then attributes (a change of owner drops file capabilities), then mode (and setuid), then times. Returns how many
+/// bytes the attributes are.
+pub(crate) fn describe(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<u64> {
+    let mut bytes = 0;
     let (uid, gid) = owner(stat);
     rustix::fs::fchown(to, uid, gid)?;
     let theirs = xattr_names(from)?;
@@ -268,7 +286,43 @@ fn describe(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> rustix::io
         let mut value = vec![0; rustix::fs::fgetxattr_query(from, name.as_slice())?];
         let length = rustix::fs::fgetxattr(from, name.as_slice(), &mut value[..])?;
         rustix::fs::fsetxattr(to, name.as_slice(), &value[..length], XattrFlags::empty())?;
+        bytes += (name.len() + length) as u64;
     }
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
-    rustix::fs::futimens(to, &times(stat))
+    rustix::fs::futimens(to, &times(stat)).map(|()| bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What copying takes of so many bytes; None: they are too few.
+    fn copied(from: &Path, bytes: u64) -> Option<()> {
+        let place = tempfile::tempdir().unwrap();
+        let (from, to) = (open(from).unwrap(), open(place.path()).unwrap());
+        let interrupt = Interrupt::listen().unwrap();
+        let (links, budget) = (HashMap::new(), Budget::new(bytes));
+        let mut copier = Copier { interrupt: &interrupt, to: to.as_fd(), store: (0, 0), links, budget, written: false };
+        copier.directory(from.as_fd(), to.as_fd(), b".", MAX_DEPTH).ok()
+    }
+
+    #[test]
+    fn every_name_and_attribute_takes_room() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("d")).unwrap();
+        for n in 0..10 {
+            std::fs::write(tree.path().join(format!("d/{n}")), "").unwrap();
+        }
+        std::fs::hard_link(tree.path().join("d/0"), tree.path().join("d/again")).unwrap();
+        let needed = 12 * ENTRY_COST;
+        assert_eq!((copied(tree.path(), needed), copied(tree.path(), needed - 1)), (Some(()), None));
+        std::os::unix::fs::symlink("x".repeat(4000), tree.path().join("link")).unwrap();
+        let needed = needed + ENTRY_COST + 4000;
+        assert_eq!((copied(tree.path(), needed), copied(tree.path(), needed - 1)), (Some(()), None));
+        // Where the file system of temporary files has attributes.
+        if rustix::fs::setxattr(tree.path().join("d/1"), "user.a", &[7; 1000], XattrFlags::empty()).is_ok() {
+            let needed = needed + 2 * 1006;
+            assert_eq!((copied(tree.path(), needed), copied(tree.path(), needed - 1)), (Some(()), None));
+        }
+    }
 }

@@ -4,6 +4,8 @@ use bocker_common::diag::printable;
 use bocker_common::{Id, Kind, Result};
 use serde_json::{Map, Value, json};
 
+use crate::network::Words;
+use crate::remember::{self, AUTO_REMOVE, LABELS, LIMITS, Mount, OOM, pairs};
 use crate::store::Store;
 use crate::verbs::print;
 
@@ -73,8 +75,27 @@ fn path(store: &Store, id: Id) -> String {
     store.path.join(id.to_string()).to_string_lossy().into_owned()
 }
 
+/// What was written down of the kernel's killing for want of memory, when it ran last: a line, or nothing.
+fn oom(store: &Store, id: Id, state: &State) -> Option<String> {
+    let text = text(store, id, OOM);
+    // While it runs the file is of the time before.
+    text.lines().next().filter(|_| !state.running).map(str::to_owned)
+}
+
 fn container_state(store: &Store, id: Id) -> Result<State> {
     Ok(state(store.stopped(id)?.is_none(), &text(store, id, "status")))
+}
+
+/// The labels of a container: its image's, and its own over them. Of an image none: its configuration has them.
+fn labels(store: &Store, id: Id) -> Map<String, Value> {
+    if id.kind() == Kind::Image {
+        return Map::new();
+    }
+    let config = config(store, id);
+    let inner = config.get("config").and_then(|inner| inner.get("Labels")).and_then(Value::as_object);
+    let mut all = inner.cloned().unwrap_or_default();
+    all.extend(pairs(store, id, LABELS).into_iter().map(|(key, value)| (key, value.into())));
+    all
 }
 
 fn lines(store: &Store, id: Id) -> Result<String> {
@@ -83,16 +104,27 @@ fn lines(store: &Store, id: Id) -> Result<String> {
         lines.extend(store.names_of(id)?.iter().map(|name| ("name", name.familiar())));
     } else {
         let state = container_state(store, id)?;
+        lines.extend(store.name_of(id).map(|name| ("name", name.to_string())));
         lines.push(("image", text(store, id, "image")));
         lines.push(("command", text(store, id, "cmd")));
         lines.push(("running", state.running.to_string()));
         lines.extend(state.pid.map(|pid| ("pid", pid.to_string())));
         lines.extend(state.exit.map(|status| ("exit", status.to_string())));
+        lines.extend(oom(store, id, &state).map(|line| ("oom", line)));
+        lines.extend(remember::removes_itself(store, id).then(|| ("life", AUTO_REMOVE.to_owned())));
+        let mounts = remember::mounts(store, id);
+        lines.extend(mounts.iter().map(|mount| ("mount", format!("{}:{}", mount.volume, mount.inside()))));
+        lines.extend(pairs(store, id, LIMITS).iter().map(|(key, value)| ("limit", format!("{key}={value}"))));
+        lines.extend(Words::of(store, id).0.into_iter().map(|word| ("network", word)));
+        let words = remember::words(store, id).unwrap_or_default().options;
+        lines.extend(words.iter().map(|word| ("word", word.to_string_lossy().into_owned())));
     }
     lines.push(("source", text(store, id, "source")));
     lines.push(("path", path(store, id)));
     lines.extend(text(store, id, "layers").lines().map(|layer| ("layer", layer.to_owned())));
-    lines.extend(config_lines(&config(store, id)));
+    let labels = labels(store, id);
+    lines.extend(config_lines(&config(store, id)).into_iter().filter(|(key, _)| *key != "label" || labels.is_empty()));
+    lines.extend(labels.iter().map(|(key, value)| ("label", format!("{key}={}", value.as_str().unwrap_or_default()))));
     Ok(lines.iter().map(|(key, value)| format!("{key}\t{}\n", printable(value))).collect())
 }
 
@@ -114,6 +146,25 @@ fn object(store: &Store, id: Id) -> Result<String> {
         object["running"] = state.running.into();
         object["pid"] = state.pid.into();
         object["exit"] = state.exit.into();
+        object["oom_killed"] = oom(store, id, &state).is_some().into();
+        object["name"] = store.name_of(id).map(|name| name.to_string()).into();
+        object["labels"] = labels(store, id).into();
+        object["limits"] = pairs(store, id, LIMITS).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        object["network"] = Words::of(store, id).0.into();
+        let words = remember::words(store, id).unwrap_or_default();
+        object["words"] = words.options.iter().map(|word| word.to_string_lossy()).collect();
+        object["args"] = words.command.iter().map(|word| word.to_string_lossy()).collect();
+        object["auto_remove"] = remember::removes_itself(store, id).into();
+        let mount = |mount: &Mount| {
+            json!({
+                "volume": mount.volume.to_string(),
+                "source": store.mountpoint(&mount.volume),
+                "destination": mount.at,
+                "options": mount.options,
+                "nameless": mount.nameless,
+            })
+        };
+        object["mounts"] = remember::mounts(store, id).iter().map(mount).collect();
     }
     Ok(format!("{object}\n"))
 }

@@ -20,7 +20,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::room::Room;
 use bocker_common::tarball::{Entry, Kind, Reader, Time, shown};
+
+use crate::cp::{Cover, Covers, key};
 
 /// Entries of one layer, at most. Real images have a tenth of it.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -38,7 +41,7 @@ const MAX_LOOKS: u64 = 4_000_000;
 /// Names of attributes left out that are told, and one more to say that there are others.
 const MAX_TOLD: usize = 9;
 /// What an entry costs beside its data: inode, names, back references, checksums.
-const ENTRY_COST: u64 = 2048;
+pub(crate) const ENTRY_COST: u64 = 2048;
 
 /// What a piece of a sparse file costs beside its blocks.
 const PIECE_COST: u64 = 256;
@@ -55,25 +58,38 @@ fn room_for(entry: &Entry) -> u64 {
 }
 
 /// Room that may still be filled.
-#[derive(Debug, Clone, Copy)]
-pub struct Budget(u64);
+#[derive(Debug)]
+pub struct Budget {
+    left: u64,
+    /// Where it is.
+    room: Option<Room>,
+    /// What was deleted counts by now. Once, for that was before: a layer that replaces its own entries for ever is a bomb, too.
+    freed: bool,
+}
 
 impl Budget {
     /// So many bytes.
     pub fn new(bytes: u64) -> Self {
-        Self(bytes)
+        Self { left: bytes, room: None, freed: false }
+    }
+
+    /// All that there is.
+    pub(crate) fn of(room: Room) -> Result<Self> {
+        Ok(Self { left: room.bytes()?, room: Some(room), freed: false })
     }
 
     /// Takes room before it is used, so that a bomb is stopped by its announcement.
     pub(crate) fn spend(&mut self, bytes: u64) -> Result<()> {
-        match self.0.checked_sub(bytes) {
-            Some(left) => self.0 = left,
-            None => {
-                let needed = bytes >> 20;
-                return Err(Error::plain(format!("no room: {needed} MiB more would not leave the store its reserve"))
-                    .hint("bocker rm what is not needed, or a larger store, or room on the disk below it"));
-            }
+        if self.left < bytes && !self.freed {
+            self.freed = true;
+            let freed = self.room.as_ref().and_then(Room::freed);
+            self.left = self.left.max(freed.unwrap_or(0));
         }
+        let left = self.left.checked_sub(bytes);
+        self.left = left.ok_or_else(|| match &self.room {
+            Some(room) => room.refusal(bytes),
+            None => Error::plain(format!("no room: {bytes} bytes more are too many")),
+        })?;
         Ok(())
     }
 }
@@ -113,6 +129,8 @@ pub struct Applier<'a> {
     late: HashMap<u64, Late>,
     /// The last parent: entries come directory by directory.
     last: Option<(Vec<u8>, Parent)>,
+    /// It is no layer, but a copy into a container with these mounts, which may run.
+    covers: Option<Covers>,
     dropped: BTreeSet<String>,
     buffer: Vec<u8>,
 }
@@ -122,13 +140,24 @@ fn refuse(path: &[u8], reason: impl Into<bocker_common::diag::Reason>) -> Error 
     Error::new("unpack", format_args!("'{}'", shown(path)), reason)
 }
 
-fn os(path: &[u8]) -> impl Fn(Errno) -> Error {
-    move |errno| full(refuse(path, std::io::Error::from(errno)), errno == Errno::NOSPC)
+fn covered(path: &[u8], cover: &Cover) -> Error {
+    let read_only = if cover.volume.is_some() && cover.read_only { ", read only" } else { "" };
+    refuse(path, format!("{}{read_only}", cover.what)).hint(&cover.way_out)
 }
 
-/// Adds the way out where the store has no room.
-pub(crate) fn full(error: Error, is_full: bool) -> Error {
-    if is_full { error.hint("the store is full; bocker rm what is not needed") } else { error }
+fn os(path: &[u8]) -> impl Fn(Errno) -> Error {
+    move |errno| failed("unpack", format_args!("'{}'", shown(path)), errno)
+}
+
+/// The error, with the way out where the store has no room.
+pub(crate) fn failed(act: &str, object: impl std::fmt::Display, reason: impl Into<std::io::Error>) -> Error {
+    let reason = reason.into();
+    let error = Error::new(act, object, &reason);
+    if reason.kind() == ErrorKind::StorageFull {
+        error.hint("the store is full; bocker rm what is not needed")
+    } else {
+        error
+    }
 }
 
 /// The components of a path relative to the root; `.` and empty ones are left out.
@@ -214,10 +243,15 @@ fn remove_xattr(handle: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     rustix::fs::removexattr(by_number(handle), name)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a path that holds a descriptor's number only")]
+fn chmod(handle: impl AsFd, mode: Mode) -> rustix::io::Result<()> {
+    rustix::fs::chmod(by_number(handle), mode)
+}
+
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes what a name stands for, directories with all in them, links never followed.
-fn remove(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<()> {
+pub(crate) fn remove(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<()> {
     if !is_dir(stat) {
         return rustix::fs::unlinkat(dir, name, AtFlags::empty());
     }
@@ -255,6 +289,7 @@ impl<'a> Applier<'a> {
             looks: MAX_LOOKS,
             late: HashMap::new(),
             last: None,
+            covers: None,
             dropped: BTreeSet::new(),
             buffer: vec![0; 256 << 10],
         }
@@ -264,8 +299,27 @@ impl<'a> Applier<'a> {
     ///
     /// # Errors
     /// The first entry that cannot be applied, or is not one that a layer may have.
-    pub fn apply<R: Read>(mut self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
-        while let Some(entry) = layer.next_entry().map_err(|e| Error::new("unpack", "layer", e))? {
+    pub fn apply<R: Read>(self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
+        self.apply_as(layer, |_| Ok(true))
+    }
+
+    /// For a copy into a container, which may run and change its names meanwhile. No name hides another; a directory never
+    /// takes the place of something else, or the other way round; directories that entries are put into get new times.
+    pub(crate) fn into_a_container(mut self, covers: Covers) -> Self {
+        self.covers = Some(covers);
+        self
+    }
+
+    /// As [`Applier::apply`]; `rename` has each entry first, and says whether it counts.
+    pub(crate) fn apply_as<R: Read>(
+        mut self,
+        layer: &mut Reader<R>,
+        mut rename: impl FnMut(&mut Entry) -> Result<bool>,
+    ) -> Result<BTreeSet<String>> {
+        while let Some(mut entry) = layer.next_entry().map_err(|e| Error::new("unpack", "layer", e))? {
+            if !rename(&mut entry)? {
+                continue;
+            }
             let left = self.entries.checked_sub(1);
             self.entries = left.ok_or_else(|| Error::new("unpack", "layer", "more than 1,000,000 entries"))?;
             self.entry(&entry, layer)?;
@@ -278,14 +332,15 @@ impl<'a> Applier<'a> {
         let path = entry.path.as_slice();
         let parts = components(path)?;
         let Some((leaf, parents)) = parts.split_last() else { return self.root_entry(entry) };
-        if parents.iter().any(|part| part.starts_with(b".wh.")) {
+        let is_layer = self.covers.is_none();
+        if is_layer && parents.iter().any(|part| part.starts_with(b".wh.")) {
             // aufs kept hard links in /.wh..wh.plnk; whoever made a layer on it shipped them.
             if parents[0] == b".wh..wh.plnk" {
                 return self.budget.spend(entry.stored);
             }
             return Err(refuse(path, "a path through a whiteout"));
         }
-        if let Some(hidden) = leaf.strip_prefix(b".wh.") {
+        if let Some(hidden) = leaf.strip_prefix(b".wh.").filter(|_| is_layer) {
             // It has no data; if it has, reading past it is no cheaper than a file's.
             self.budget.spend(entry.stored)?;
             return self.whiteout(path, parents, hidden);
@@ -295,10 +350,14 @@ impl<'a> Applier<'a> {
         let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.budget.spend(room_for(entry).saturating_add(ENTRY_COST + (2 * attributes + entry.link.len()) as u64))?;
         let fail = os(path);
+        if self.is_covered(entry, &parent, leaf)? {
+            return Ok(());
+        }
         match entry.kind {
             Kind::Directory => {
                 match lstat(&*parent.fd, leaf).map_err(&fail)? {
                     Some(stat) if is_dir(&stat) => {}
+                    Some(_) if !is_layer => return Err(fail(Errno::NOTDIR)),
                     existing => {
                         self.replace(&parent, leaf, existing.as_ref()).map_err(&fail)?;
                         rustix::fs::mkdirat(&*parent.fd, *leaf, Mode::RWXU).map_err(&fail)?;
@@ -354,7 +413,8 @@ impl<'a> Applier<'a> {
     }
 
     fn made_at(&mut self, ino: u64, leaf: &[u8]) -> Result<()> {
-        if self.made.insert((ino, leaf.to_vec())) {
+        // Only whiteouts ask.
+        if self.covers.is_none() && self.made.insert((ino, leaf.to_vec())) {
             self.hold(leaf.len() + size_of::<(u64, Vec<u8>)>())?;
         }
         Ok(())
@@ -411,7 +471,7 @@ impl<'a> Applier<'a> {
     /// Notes a directory's time before it is changed, unless the layer has named one: adding `usr/bin/x` alone is
     /// no reason for `usr/bin` to look new.
     fn remember(&mut self, path: &[u8], stat: &Stat) -> Result<()> {
-        if self.late.contains_key(&stat.st_ino) {
+        if self.covers.is_some() || self.late.contains_key(&stat.st_ino) {
             return Ok(());
         }
         let mtime = Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 };
@@ -421,6 +481,10 @@ impl<'a> Applier<'a> {
     /// The directory that these names lead to inside the root, as a handle; links are followed as in a chroot. Where something is
     /// missing, it is made, or there is none.
     fn directory(&mut self, path: &[u8], parts: &[&[u8]], make: bool) -> Result<Option<OwnedFd>> {
+        // The kernel does not know of the mounts here.
+        if self.covers.as_ref().is_some_and(|covers| !covers.is_empty()) {
+            return self.walk(path, parts, make);
+        }
         match open_in_root(&self.root, &parts.join(&b'/'), OFlags::PATH) {
             Err(Errno::NOENT | Errno::NOTDIR) if !make => Ok(None),
             Err(Errno::NOENT | Errno::LOOP) => self.walk(path, parts, make),
@@ -454,7 +518,7 @@ impl<'a> Applier<'a> {
                 _ => {}
             }
             match rustix::fs::openat(here, part.as_slice(), flags, Mode::empty()) {
-                Ok(fd) => stack.push((part, fd)),
+                Ok(fd) => stack.push((part, self.crossed(path, fd)?)),
                 Err(Errno::NOENT) if !make => return Ok(None),
                 Err(Errno::NOENT) => {
                     let stat = rustix::fs::fstat(here).map_err(&fail)?;
@@ -489,6 +553,30 @@ impl<'a> Applier<'a> {
         Ok(Some(stack.pop().map_or(root, |(_, fd)| fd)))
     }
 
+    /// The directory, or the volume that is mounted on it.
+    fn crossed(&self, path: &[u8], dir: OwnedFd) -> Result<OwnedFd> {
+        let Some(covers) = self.covers.as_ref().filter(|covers| !covers.is_empty()) else { return Ok(dir) };
+        let stat = rustix::fs::fstat(&dir).map_err(os(path))?;
+        match covers.get(&key(&stat)) {
+            None => Ok(dir),
+            Some(Cover { volume: Some(volume), read_only: false, .. }) => {
+                volume.try_clone().map_err(|e| refuse(path, e))
+            }
+            Some(cover) => Err(covered(path, cover)),
+        }
+    }
+
+    /// Whether an entry is what a volume is mounted on, which has its owner and mode already; anything else is not put there.
+    fn is_covered(&self, entry: &Entry, parent: &Parent, leaf: &[u8]) -> Result<bool> {
+        let Some(covers) = self.covers.as_ref().filter(|covers| !covers.is_empty()) else { return Ok(false) };
+        let stat = lstat(&*parent.fd, leaf).map_err(os(&entry.path))?;
+        match stat.and_then(|stat| covers.get(&key(&stat))) {
+            None => Ok(false),
+            Some(Cover { volume: Some(_), .. }) if entry.kind == Kind::Directory => Ok(true),
+            Some(cover) => Err(covered(&entry.path, cover)),
+        }
+    }
+
     /// Makes an entry at a name; where something is in the way, that goes first.
     fn make<T>(
         &mut self,
@@ -509,6 +597,9 @@ impl<'a> Applier<'a> {
     /// Clears the way for an entry.
     fn replace(&mut self, parent: &Parent, leaf: &[u8], existing: Option<&Stat>) -> rustix::io::Result<()> {
         let Some(stat) = existing else { return Ok(()) };
+        if self.covers.is_some() && is_dir(stat) {
+            return Err(Errno::ISDIR);
+        }
         // What resolved through it resolves elsewhere now.
         self.last = None;
         remove(parent.fd.as_fd(), leaf, stat, MAX_DEPTH)
@@ -590,10 +681,7 @@ impl<'a> Applier<'a> {
 
     /// The entry's bytes, each where it belongs; the file is as long as the entry says.
     fn fill(&mut self, entry: &Entry, file: File, data: &mut impl Read) -> Result<OwnedFd> {
-        let fail = |e: std::io::Error| {
-            let is_full = e.kind() == ErrorKind::StorageFull;
-            full(refuse(&entry.path, e), is_full)
-        };
+        let fail = |e: std::io::Error| failed("unpack", format_args!("'{}'", shown(&entry.path)), e);
         let whole = [(0, entry.stored)];
         let map = entry.sparse.as_deref().unwrap_or(&whole);
         for (offset, length) in map {
@@ -650,16 +738,35 @@ impl<'a> Applier<'a> {
         let fail = os(&entry.path);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let dir = &*parent.fd;
-        if self.owners && !(parent.plain && (entry.uid, entry.gid) == self.own) {
-            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            rustix::fs::chownat(dir, leaf, Some(uid), Some(gid), flags).map_err(&fail)?;
-        }
-        if entry.kind != Kind::Symlink {
-            // Only ACLs are inherited.
+        let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+        let owned = self.owners && !(parent.plain && (entry.uid, entry.gid) == self.own);
+        if self.covers.is_none() && entry.kind == Kind::Symlink {
+            if owned {
+                rustix::fs::chownat(dir, leaf, uid, gid, flags).map_err(&fail)?;
+            }
+        } else {
+            // A running container may have put something else there: so by a handle, after a look at what it is. And only
+            // ACLs are inherited.
             let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let node = rustix::fs::openat(dir, leaf, handle, Mode::empty()).map_err(&fail)?;
-            let _ = remove_xattr(&node, b"system.posix_acl_access");
-            rustix::fs::chmodat(dir, leaf, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(&fail)?;
+            let found = FileType::from_raw_mode(rustix::fs::fstat(&node).map_err(&fail)?.st_mode);
+            let made = match entry.kind {
+                Kind::Symlink => FileType::Symlink,
+                Kind::Character => FileType::CharacterDevice,
+                Kind::Block => FileType::BlockDevice,
+                _ => FileType::Fifo,
+            };
+            if found != made {
+                return Err(refuse(&entry.path, "it was replaced while it was made"));
+            }
+            if owned {
+                rustix::fs::chownat(&node, "", uid, gid, AtFlags::EMPTY_PATH).map_err(&fail)?;
+            }
+            if entry.kind != Kind::Symlink {
+                let _ = remove_xattr(&node, b"system.posix_acl_access");
+                let mode = Mode::from_raw_mode(entry.mode);
+                chmod(&node, mode).map_err(&fail)?;
+            }
         }
         for (name, _) in &entry.xattrs {
             self.drop_attribute(name);

@@ -4,10 +4,14 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+pub mod called;
 pub mod claims;
 mod cli;
+mod cp;
 mod diff;
+mod doctor;
 mod export;
+mod fill;
 mod from_tar;
 mod fsck;
 mod have;
@@ -15,21 +19,31 @@ mod holder;
 mod import;
 mod inspect;
 pub mod layer;
+mod logs;
+mod mounts;
+mod namer;
 pub mod names;
+mod network;
 pub mod oci;
 mod partials;
 mod pipeline;
 pub mod pool;
 mod prune;
+mod ps;
 pub mod reference;
+pub mod remember;
+mod room;
 mod save;
 pub mod signal;
 pub mod store;
 mod sys;
+mod template;
 mod unpack;
+mod update;
 mod usage;
 mod verbs;
 pub mod volumes;
+mod when;
 mod whole;
 
 pub use cli::main;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::layer::{lstat, names};
 use crate::reference::Reference;
-use crate::store::{NEW, Step, Store, no_such, to_nix};
+use crate::store::{NEW, Step, Store, no_such, short, to_nix};
 
 /// The directory of the names.
 pub const NAMES: &str = "names";
@@ -27,13 +27,20 @@ pub const NAMED: &str = "named";
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     store: &'a Store,
-    _lock: OwnedFd,
+    place: &'static str,
+    lock: OwnedFd,
+}
+
+impl AsFd for Held<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Without names there is no directory. Not empty, mostly.
-        let _ = rustix::fs::unlinkat(self.store.dir(), NAMES, AtFlags::REMOVEDIR);
+        let _ = rustix::fs::unlinkat(self.store.dir(), self.place, AtFlags::REMOVEDIR);
     }
 }
 
@@ -93,26 +100,38 @@ pub(crate) fn say_untie(root: &std::path::Path, name: &Reference) -> Said {
 impl Store {
     /// Locks the names; the directory is made if it is not there and that is wanted, else None.
     pub(crate) fn hold_names(&self, make: bool) -> Result<Option<Held<'_>>> {
-        let fail = |e| self.fail("lock", NAMES)(to_nix(e));
+        self.hold_directory(NAMES, make)
+    }
+
+    /// The same for a directory of the store, ours, in which names are links.
+    pub(crate) fn hold_directory(&self, place: &'static str, make: bool) -> Result<Option<Held<'_>>> {
+        let fail = |e| self.fail("lock", place)(to_nix(e));
         loop {
             if make {
-                match rustix::fs::mkdirat(self.dir(), NAMES, Mode::RWXU) {
+                match rustix::fs::mkdirat(self.dir(), place, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
-                    Err(e) => return Err(self.fail("create", NAMES)(to_nix(e))),
+                    Err(e) => return Err(self.fail("create", place)(to_nix(e))),
                 }
             }
-            let dir = match rustix::fs::openat(self.dir(), NAMES, DIRECTORY, Mode::empty()) {
+            let dir = match rustix::fs::openat(self.dir(), place, DIRECTORY, Mode::empty()) {
                 Err(Errno::NOENT) if make => continue,
                 Err(Errno::NOENT) => return Ok(None),
                 done => done.map_err(fail)?,
             };
             rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(fail)?;
             // Removed while we waited, being empty?
-            let now = lstat(self.dir(), NAMES.as_bytes()).map_err(fail)?;
+            let now = lstat(self.dir(), place.as_bytes()).map_err(fail)?;
             if now.is_some_and(|now| rustix::fs::fstat(&dir).is_ok_and(|held| held.st_ino == now.st_ino)) {
-                return Ok(Some(Held { store: self, _lock: dir }));
+                return Ok(Some(Held { store: self, place, lock: dir }));
             }
         }
+    }
+
+    /// The same, None while somebody else has it, or if it is not there.
+    pub(crate) fn try_directory(&self, place: &'static str) -> Option<Held<'_>> {
+        let lock = rustix::fs::openat(self.dir(), place, DIRECTORY, Mode::empty()).ok()?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(Held { store: self, place, lock })
     }
 
     /// All that lies in the directory of the names, sorted.
@@ -160,10 +179,7 @@ impl Store {
 
     /// Names that gc removes: of images that are gone, and what a crash left. Empty while somebody changes names.
     pub(crate) fn stale_names(&self) -> Result<Option<(Held<'_>, Vec<Step>)>> {
-        let Ok(dir) = rustix::fs::openat(self.dir(), NAMES, DIRECTORY, Mode::empty()) else { return Ok(None) };
-        if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(None);
-        }
+        let Some(held) = self.try_directory(NAMES) else { return Ok(None) };
         let images = self.list(Kind::Image)?;
         let stale = |found| match found {
             Found::Name(name, id) => (!images.contains(&id)).then_some(Step::Untie(name)),
@@ -172,7 +188,7 @@ impl Store {
             }
         };
         let steps = self.look_at_names()?.into_iter().filter_map(stale).collect();
-        Ok(Some((Held { store: self, _lock: dir }, steps)))
+        Ok(Some((held, steps)))
     }
 
     /// Gives the image the name; whichever had it has it no longer. The names are held.
@@ -276,6 +292,18 @@ fn make_parents(dir: &OwnedFd, name: &Reference) -> rustix::io::Result<OwnedFd> 
     Ok(here)
 }
 
+/// Removes the directories below that are empty: whoever took the last name of one was killed before it had done so, too.
+pub(crate) fn remove_empty(dir: BorrowedFd<'_>, depth: usize) -> rustix::io::Result<()> {
+    for entry in names(dir)? {
+        let below = if depth < 256 { rustix::fs::openat(dir, &entry, DIRECTORY, Mode::empty()) } else { continue };
+        if let Ok(below) = below {
+            remove_empty(below.as_fd(), depth + 1)?;
+            let _ = rustix::fs::unlinkat(dir, &entry, AtFlags::REMOVEDIR);
+        }
+    }
+    Ok(())
+}
+
 /// Removes the directories of a name that are empty.
 fn remove_parents(dir: &OwnedFd, name: &Reference) {
     let mut parts = name.components();
@@ -329,6 +357,17 @@ pub(crate) fn has_several(id: Id, names: &[Reference]) -> Error {
     let more = if names.len() > shown.len() { ", …" } else { "" };
     Error::plain(format!("Image '{id}' has {} names: {}{more}", names.len(), shown.join(", ")))
         .hint("rm of a name removes that one; --force removes all and the image")
+}
+
+/// `id --missing`: whether who wants the image has to pull it.
+///
+/// # Errors
+/// There is one, or the store does not say.
+pub(crate) fn is_missing(store: &Store, name: &str) -> Result<()> {
+    match store.find(Kind::Image, name) {
+        Err(error) if error == no_such(Kind::Image, name) => Ok(()),
+        found => Err(Error::plain(format!("There is an image named '{}': {}", short(name), found?))),
+    }
 }
 
 #[cfg(test)]

@@ -265,6 +265,8 @@ pub struct Config {
     pub diff_ids: Vec<Digest>,
     /// ENTRYPOINT and CMD as one list of words.
     pub command: Vec<String>,
+    /// Where it wants volumes, as it says: nothing is known of these paths.
+    pub volumes: Vec<String>,
 }
 
 impl Config {
@@ -301,7 +303,12 @@ impl Config {
                 }
             }
         }
-        Ok(Self { diff_ids, command })
+        let volumes = match map.get("config").and_then(|config| config.get("Volumes")) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Object(volumes)) => volumes.keys().cloned().collect(),
+            Some(_) => return Err(wrong(what, "Volumes is not an object")),
+        };
+        Ok(Self { diff_ids, command, volumes })
     }
 }
 

@@ -120,6 +120,11 @@ pub fn file_of(root: &Path) -> PathBuf {
     with_suffix(root, ".btrfs")
 }
 
+/// Whether what is mounted at the store's place is its file. Where that cannot be told it is not.
+pub(crate) fn is_mounted(root: &Path) -> bool {
+    mounted_from(root, &file_of(root)).unwrap_or(false)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -219,9 +224,7 @@ fn plan(root: &Path, size: u64) -> Result<Vec<Act>> {
     };
     if is_new {
         let making = with_suffix(&file, ".new");
-        let mkfs = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs"];
-        let mkfs = mkfs.iter().map(Path::new).find(|path| path.exists());
-        let mkfs = mkfs.ok_or_else(|| Error::plain("init needs btrfs-progs").hint("apt install btrfs-progs"))?;
+        let mkfs = mkfs().ok_or_else(|| Error::plain("init needs btrfs-progs").hint("apt install btrfs-progs"))?;
         acts.push(Act::Allocate(making.clone(), size));
         acts.push(Act::Format(mkfs.to_owned(), making.clone()));
         acts.push(Act::Rename(making, file.clone()));
@@ -229,6 +232,12 @@ fn plan(root: &Path, size: u64) -> Result<Vec<Act>> {
     acts.push(Act::Mount(file, root.to_owned()));
     acts.push(Act::Private(root.to_owned()));
     Ok(acts)
+}
+
+/// Where it is.
+pub(crate) fn mkfs() -> Option<&'static Path> {
+    let places = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs"];
+    places.into_iter().map(Path::new).find(|path| path.exists())
 }
 
 /// Refuses places where a store would be in the way.

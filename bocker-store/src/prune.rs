@@ -141,7 +141,7 @@ fn remove(store: &Store, gone: &[Gone], how: How, explain: Explain) -> Result<()
     for (one, line) in gone.iter().zip(lines) {
         match one {
             Gone::Of(id) => {
-                verbs::rm(store, &id.to_string(), verbs::Removal { force: true, unstarted: false }, None, explain)?
+                verbs::rm(store, &id.to_string(), verbs::Removal { force: true, ..Default::default() }, None, explain)?
             }
             // In words: the containers that go before it are there still.
             Gone::Volume(volume) if explain.dry_run => volumes::remove(store, volume, explain)?,

@@ -13,7 +13,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use bocker_common::id::{FIRST, HIGHEST, LAST};
 use bocker_common::say::{Explain, Said, perform, quote, tell};
@@ -22,13 +21,19 @@ use nix::errno::Errno as Nix;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::called::{self, Name};
 use crate::claims::{self, Claims};
-use crate::layer::{Budget, full, is_dir, lstat, names};
+use crate::fill;
+use crate::layer::{Budget, failed, is_dir, lstat, names};
 use crate::names;
 use crate::oci::Digest;
 use crate::pool;
 use crate::reference::Reference;
+use crate::remember;
+use crate::room::Room;
 use crate::sys;
+use crate::update;
+use crate::volumes::{self, DATA, Volume};
 
 /// `BTRFS_SUPER_MAGIC`, linux/magic.h
 const BTRFS: u32 = 0x9123_683E;
@@ -42,12 +47,6 @@ pub const LAYERS: &str = "layers";
 pub(crate) const ORIGIN: &str = "origin";
 /// Bytes read of a text file for a listing, at most.
 const MAX_TEXT: u64 = 4 << 20;
-
-/// Bytes always left free in the store and on the disk below it, at least: deleting needs some.
-const RESERVE: u64 = 32 << 20;
-
-/// How long a deletion waits, at most, for the room that it makes in a full store.
-const FREEING: Duration = Duration::from_secs(3);
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -63,23 +62,16 @@ pub struct Store {
     deleted: AtomicBool,
 }
 
-/// What was deleted the kernel frees within half a minute. Of a full store that is done now, if it can be: after all else,
-/// for as long as a file is open in it nothing is freed.
+/// What was deleted the kernel frees within half a minute. In a store with little room that is done now, if it can be: after
+/// all else, for as long as a file is open in it nothing is freed.
 impl Drop for Store {
     fn drop(&mut self) {
-        let free = || -> nix::Result<()> {
-            sys::sync(&self.dir)?;
-            // It goes on after that, if there is much of it or somebody else has a file open in it.
-            let until = Instant::now() + FREEING;
-            while sys::is_freeing(&self.dir)? && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            // What was freed in this transaction can be used in the next.
-            sys::sync(&self.dir)
-        };
-        if self.deleted.load(Ordering::Relaxed) && matches!(self.room(), Ok(0)) {
+        if self.deleted.load(Ordering::Relaxed)
+            && let Ok(room) = self.room()
+            && room.is_short()
+        {
             // What was to be deleted is, all the same.
-            let _ = free();
+            let _ = room.free();
         }
     }
 }
@@ -123,6 +115,20 @@ pub enum Step {
     Tie(Reference, Id),
     /// The name goes; the names are held.
     Untie(Reference),
+    /// The container has the name from now on, and nobody else.
+    Call(Name, Id),
+    /// The container's file with its name, in one step.
+    Name(Id, Name),
+    /// A file of what the container remembers, of that name, in one step.
+    Remember(Id, &'static str, Vec<u8>),
+    /// A name that no container has any more is free.
+    Uncall(Name),
+    /// A volume, unless it is there.
+    Volume(Volume),
+    /// An empty volume gets what is at the path in the root file system of the container that is being made.
+    Fill(Volume, String, String),
+    /// What a crash left of filling a volume goes, or goes on.
+    Settle(Volume),
     /// The line on stdout.
     Print(Id),
     /// Another line there.
@@ -222,6 +228,21 @@ impl bocker_common::say::Act for Act {
             }
             Step::Tie(name, id) => names::say_tie(&self.root, name, *id),
             Step::Untie(name) => names::say_untie(&self.root, name),
+            Step::Call(name, id) => called::say_call(&self.root, name, *id),
+            Step::Name(id, name) => called::say_name(&self.root, *id, name),
+            Step::Remember(id, file, text) => update::say(&self.root, *id, file, text),
+            Step::Uncall(name) => called::say_uncall(&self.root, name),
+            Step::Volume(volume) => {
+                let (new, name) = (at(&format!("{NEW}{}", volume.subvolume())), at(&volume.subvolume()));
+                Said::new(
+                    format!(
+                        "[ -d {name} ] || {{ btrfs subvolume create {new} >/dev/null; mkdir {new}/{DATA}; mv -nT {new} {name}; }}"
+                    ),
+                    "what containers share and leave behind",
+                )
+            }
+            Step::Fill(volume, from, path) => fill::say(&self.root, volume, from, path),
+            Step::Settle(volume) => fill::say_settle(&self.root, volume),
             Step::Print(id) => Said::new(format!("echo {id}"), ""),
             Step::Line(line) => Said::new(format!("echo {}", quote(line)), ""),
         }
@@ -253,15 +274,17 @@ pub struct Building<'a> {
     /// Held, so that nobody takes it for abandoned.
     lock: OwnedFd,
     kept: bool,
+    /// The store's word that something was deleted.
+    deleted: &'a AtomicBool,
 }
 
 impl<'a> Building<'a> {
     /// Takes the subvolume that was just made.
-    fn lock(dir: &'a OwnedFd, name: &str) -> nix::Result<Self> {
+    fn lock(dir: &'a OwnedFd, name: &str, deleted: &'a AtomicBool) -> nix::Result<Self> {
         let lock = rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
             .and_then(|fd| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).map(|()| fd));
         match lock {
-            Ok(lock) => Ok(Self { dir, name: name.to_owned(), lock, kept: false }),
+            Ok(lock) => Ok(Self { dir, name: name.to_owned(), lock, kept: false, deleted }),
             Err(e) => {
                 let _ = sys::subvolume_delete(dir, name);
                 Err(to_nix(e))
@@ -285,6 +308,7 @@ impl Drop for Building<'_> {
         if !self.kept {
             // Already gone, or gc finds it.
             let _ = delete(self.dir, &self.name);
+            self.deleted.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -379,15 +403,18 @@ impl Store {
     pub(crate) fn fail<'a>(&self, act: &'a str, name: &str) -> impl Fn(Nix) -> Error + use<'a> {
         let (at, root) = (self.path.join(name), self.path.clone());
         move |errno| {
+            if !matches!(errno, Nix::EIO | Nix::EROFS) {
+                return failed(act, at.display(), errno);
+            }
             let error = Error::new(act, at.display(), errno);
             // A file that takes room as it is filled, on a disk that has none: btrfs ends all work, and what is written stays.
-            if matches!(errno, Nix::EIO | Nix::EROFS) {
+            if pool::is_mounted(&root) {
                 let root = root.display();
-                let way_out =
-                    format!("the disk below is full or fails; make room there, then umount {root}; bocker setup");
-                return error.hint(way_out);
+                return error.hint(format!(
+                    "the disk below is full or fails; make room there, then umount {root}; bocker setup"
+                ));
             }
-            full(error, errno == Nix::ENOSPC)
+            error.hint("its disk fails, or it is mounted read-only: see dmesg")
         }
     }
 
@@ -407,15 +434,19 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// The image or container of this id, or the image of this name; what looks like an id is one.
+    /// The image or container of this id or of this name, or the container whose id alone begins so; what looks like an id
+    /// is one.
     ///
     /// # Errors
-    /// The original's line.
+    /// The original's line; several containers' ids begin so.
     pub fn find(&self, kind: Kind, name: &str) -> Result<Id> {
         let id = match (name.parse::<Id>(), kind) {
             (Ok(id), _) => Some(id).filter(|id| id.kind() == kind),
             (Err(_), Kind::Image) => name.parse().map_or(Ok(None), |name| self.named(&name))?,
-            (Err(_), Kind::Container) => None,
+            (Err(_), Kind::Container) => match name.parse().map_or(Ok(None), |name| self.called(&name))? {
+                None => self.begins(name)?,
+                called => called,
+            },
         };
         let id = id.ok_or_else(|| no_such(kind, name))?;
         let stat = lstat(&self.dir, id.to_string().as_bytes()).map_err(to_nix).map_err(self.fail("look at", name))?;
@@ -425,14 +456,36 @@ impl Store {
         }
     }
 
-    /// An image or a container of this id, or an image of this name.
+    /// An image or a container of this id; a container of this name, else an image of this name; the container whose id
+    /// alone begins so. Where both have the name, the image's is `NAME:latest`.
     ///
     /// # Errors
     /// The original's line; it calls everything a container.
     pub fn find_any(&self, name: &str) -> Result<Id> {
-        let kind = name.parse::<Id>().map_or(Kind::Image, Id::kind);
-        let none = no_such(kind, name);
-        self.find(kind, name).map_err(|error| if error == none { no_such(Kind::Container, name) } else { error })
+        let Ok(id) = name.parse::<Id>() else {
+            if let Some(id) = name.parse().map_or(Ok(None), |name| self.called(&name))? {
+                return Ok(id);
+            }
+            let none = no_such(Kind::Image, name);
+            return match self.find(Kind::Image, name) {
+                Err(error) if error == none => self.find(Kind::Container, name),
+                found => found,
+            };
+        };
+        let none = no_such(id.kind(), name);
+        self.find(id.kind(), name).map_err(|error| if error == none { no_such(Kind::Container, name) } else { error })
+    }
+
+    /// The one container whose id begins so.
+    fn begins(&self, text: &str) -> Result<Option<Id>> {
+        match self.ids_from(text)?[..] {
+            [] => Ok(None),
+            [id] => Ok(Some(id)),
+            [one, other, ..] => {
+                Err(Error::plain(format!("the ids of several containers begin with '{}'", short(text)))
+                    .hint(format!("{one}, {other}")))
+            }
+        }
     }
 
     /// All ids of a kind, ascending.
@@ -471,7 +524,8 @@ impl Store {
 
     /// A file beside `rootfs`; empty if there is none.
     pub(crate) fn bytes(&self, id: impl Display, file: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        // Room for most of them, so that they are read at once.
+        let mut bytes = Vec::with_capacity(8192);
         if let Ok(file) = self.open_text(id, file)
             && file.take(MAX_TEXT).read_to_end(&mut bytes).is_err()
         {
@@ -605,7 +659,7 @@ impl Store {
             Err(Nix::EEXIST) => return Ok(None),
             done => done.map_err(self.fail("create", name))?,
         }
-        Building::lock(&self.dir, name).map(Some).map_err(self.fail("lock", name))
+        Building::lock(&self.dir, name, &self.deleted).map(Some).map_err(self.fail("lock", name))
     }
 
     /// As [`Store::claim`]; if the name is taken, what a crash left goes first. None: somebody who lives has it.
@@ -621,25 +675,11 @@ impl Store {
 
     /// The room that may be filled.
     pub(crate) fn budget(&self) -> Result<Budget> {
-        self.room().map(Budget::new)
+        Budget::of(self.room()?)
     }
 
-    /// Bytes without the reserve.
-    fn room(&self) -> Result<u64> {
-        let room = rustix::fs::fstatvfs(&self.dir).map_err(to_nix).map_err(self.fail("look at", ""))?;
-        let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
-        let below = self.room_below().saturating_sub(RESERVE);
-        Ok(bytes(room.f_bavail).saturating_sub(RESERVE.max(bytes(room.f_blocks) / 50)).min(below))
-    }
-
-    /// Bytes that the disk below can still give the store, where that is a file that takes room as it is filled. What was
-    /// freed in it counts when it is free below, which takes the kernel a while.
-    #[expect(clippy::disallowed_methods, reason = "the pool file beside the store")]
-    fn room_below(&self) -> u64 {
-        let file = pool::file_of(&self.path);
-        let (Ok(stat), Ok(disk)) = (rustix::fs::lstat(&file), rustix::fs::statvfs(&file)) else { return u64::MAX };
-        let whole = stat.st_blocks.saturating_mul(512) >= stat.st_size;
-        if whole { u64::MAX } else { disk.f_bavail.saturating_mul(disk.f_frsize) }
+    fn room(&self) -> Result<Room> {
+        Room::of(&self.dir, self.path.clone())
     }
 
     /// A lock on the store's directory, held while the value lives.
@@ -670,6 +710,9 @@ impl Store {
                 let mut file = File::from(file);
                 let fail = |e| self.fail("write", name)(e);
                 file.write_all(bytes).map_err(|e| fail(Nix::from_raw(e.raw_os_error().unwrap_or_default())))?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
                 // A power cut must not find the container and not its texts; a sync would cost every start a wait.
                 sys::write_out(&file).map_err(fail)
             }
@@ -689,6 +732,13 @@ impl Store {
             Step::Delete(name, _) => self.delete(name),
             Step::Tie(name, id) => self.tie(name, *id),
             Step::Untie(name) => self.untie(name),
+            Step::Call(name, id) => self.call(name, *id),
+            Step::Name(id, name) => self.write_name(*id, name),
+            Step::Remember(id, file, text) => self.rewrite(*id, file, text),
+            Step::Uncall(name) => self.uncall(name),
+            Step::Volume(volume) => volumes::make(self, volume, false, Explain::default()),
+            Step::Fill(volume, from, path) => self.fill(volume, from, path),
+            Step::Settle(volume) => self.settle_volume(volume),
             // Words of a dry run, or done by the caller.
             Step::Copy(..)
             | Step::Extract(_)
@@ -754,7 +804,7 @@ impl Store {
 
     /// Makes and locks a layer's subvolume: empty, or a snapshot of the one below.
     pub(crate) fn claim_layer<'a>(
-        &self,
+        &'a self,
         layers: &'a LayerStore,
         below: Option<&str>,
         name: &str,
@@ -769,7 +819,7 @@ impl Store {
             }
             None => sys::subvolume_create(&layers.dir, name).map_err(fail)?,
         }
-        Building::lock(&layers.dir, name).map_err(fail)
+        Building::lock(&layers.dir, name, &self.deleted).map_err(fail)
     }
 
     /// Opens the directory of the layers; None if there is none.
@@ -806,6 +856,16 @@ impl Store {
         Ok(found)
     }
 
+    /// How much there is of what a crash left, in the store and in /run.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn leftovers(&self) -> Result<usize> {
+        // Nobody is between making and locking now.
+        let _alone = self.lock_store(FlockOperation::LockExclusive)?;
+        Ok(self.abandoned()?.len() + self.half_filled()?.len() + self.claims.stale()?.len())
+    }
+
     /// Deletes what a crash left and the layers that no image lists; `told` gets each name. Returns how many.
     ///
     /// # Errors
@@ -815,22 +875,47 @@ impl Store {
         let _alone = self.lock_store(FlockOperation::LockExclusive)?;
         let mut count = 0;
         for name in self.abandoned()? {
+            let mounts = remember::mounts(self, &name);
             perform(&[self.act(self.deletion(&name)?)], explain, |act| self.apply(&act.step))?;
             count += 1;
             told(&name)?;
+            count += remember::sweep_nameless(self, &mounts, explain, &mut told)?;
+        }
+        for (volume, path) in self.half_filled()? {
+            perform(&[self.act(Step::Settle(volume))], explain, |act| self.apply(&act.step))?;
+            count += 1;
+            told(&path)?;
         }
         for id in self.claims.stale()? {
             perform(&[self.act(Step::Release(id))], explain, |_| self.claims.sweep(id))?;
             count += 1;
             told(&self.claims.link(id).to_string_lossy())?;
         }
-        if let Some((_held, steps)) = self.stale_names()? {
+        if let Some((held, steps)) = self.stale_names()? {
             for step in steps {
                 let name = match &step {
                     Step::Untie(name) => format!("{}/{name}", names::NAMES),
                     _ => format!("{}/{NEW}name", names::NAMES),
                 };
                 perform(&[self.act(step)], explain, |act| self.apply(&act.step))?;
+                count += 1;
+                told(&name)?;
+            }
+            if !explain.dry_run {
+                names::remove_empty(held.as_fd(), 0).map_err(|e| self.fail("look into", names::NAMES)(to_nix(e)))?;
+            }
+        }
+        if let Some((held, steps)) = self.stale_called()? {
+            for step in steps {
+                let name = match &step {
+                    Step::Uncall(name) => format!("{}/{name}", called::CONTAINERS),
+                    Step::Forget(files) => files.concat(),
+                    _ => continue,
+                };
+                perform(&[self.act(step)], explain, |act| match &act.step {
+                    Step::Uncall(name) => self.uncall_held(&held, name),
+                    step => self.apply(step),
+                })?;
                 count += 1;
                 told(&name)?;
             }
@@ -906,7 +991,7 @@ impl LayerStore {
         match rustix::fs::renameat_with(&self.dir, new, &self.dir, chain, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
-            Err(e) => Err(full(Error::new("rename to", chain, std::io::Error::from(e)), e == Errno::NOSPC)),
+            Err(e) => Err(failed("rename to", chain, e)),
         }
     }
 
@@ -934,7 +1019,7 @@ impl LayerStore {
 
     fn delete(&self, name: &str) -> Result<()> {
         let name = name.strip_prefix("layers/").unwrap_or(name);
-        delete(&self.dir, name).map_err(|e| full(Error::new("delete", name, e), e == Nix::ENOSPC))
+        delete(&self.dir, name).map_err(|e| failed("delete", name, e))
     }
 }
 

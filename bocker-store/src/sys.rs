@@ -103,6 +103,14 @@ pub(crate) struct SubvolumeInfo {
     reserved: [u64; 8],
 }
 
+/// `struct fstrim_range`, linux/fs.h
+#[repr(C)]
+struct TrimRange {
+    start: u64,
+    len: u64,
+    minlen: u64,
+}
+
 /// `struct loop_info64`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -147,8 +155,49 @@ const NO_LOOP: LoopInfo = LoopInfo {
     init: [0; 2],
 };
 
+/// `struct btrfs_ioctl_space_info`
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Space {
+    /// `BTRFS_BLOCK_GROUP_…`: for what.
+    pub(crate) flags: u64,
+    /// Bytes that are set apart for it.
+    pub(crate) total: u64,
+    pub(crate) used: u64,
+}
+
+/// `BTRFS_BLOCK_GROUP_METADATA`
+pub(crate) const METADATA: u64 = 1 << 2;
+/// `BTRFS_SPACE_INFO_GLOBAL_RSV`: part of the metadata, kept for deleting and the like.
+pub(crate) const RESERVED: u64 = 1 << 49;
+/// More kinds than btrfs has, each in each of its profiles.
+const SPACES: usize = 32;
+
+/// `struct btrfs_ioctl_space_args`, with its slots.
+#[repr(C)]
+struct Spaces {
+    slots: u64,
+    total: u64,
+    spaces: [Space; SPACES],
+}
+
+/// `struct btrfs_ioctl_dev_info_args`
+#[repr(C)]
+struct DeviceInfo {
+    number: u64,
+    uuid: [u8; 16],
+    used: u64,
+    total: u64,
+    unused: [u64; 379],
+    path: [u8; 1024],
+}
+
 mod raw {
-    use super::{InoLookup, LoopConfig, LoopInfo, Search, SubvolumeInfo, VolArgs};
+    use super::{DeviceInfo, InoLookup, LoopConfig, LoopInfo, Search, Spaces, SubvolumeInfo, TrimRange, VolArgs};
+
+    // The number holds the size without the slots, which follow.
+    nix::ioctl_readwrite_bad!(space_info, nix::request_code_readwrite!(0x94, 20, 16), Spaces);
+    nix::ioctl_readwrite!(dev_info, 0x94, 30, DeviceInfo);
 
     nix::ioctl_none!(sync, 0x94, 8);
     nix::ioctl_readwrite!(ino_lookup, 0x94, 18, InoLookup);
@@ -160,6 +209,7 @@ mod raw {
     nix::ioctl_write_ptr!(snap_destroy_v2, 0x94, 63, VolArgs);
     // The number holds the size without the buffer, which follows.
     nix::ioctl_readwrite_bad!(tree_search_v2, nix::request_code_readwrite!(0x94, 17, 112), Search);
+    nix::ioctl_readwrite!(trim, b'X', 121, TrimRange);
     nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
     nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
     nix::ioctl_read_bad!(loop_get_status64, 0x4C05, LoopInfo);
@@ -231,6 +281,14 @@ pub(crate) const INLINE: usize = 2048;
 pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
     // SAFETY: the descriptor is open, and the call has no argument.
     unsafe { raw::sync(fd.as_fd().as_raw_fd()) }.map(drop)
+}
+
+/// Tells the disk which blocks are free, in pieces of so many bytes at least, `FITRIM`: a loop device makes holes of them in
+/// its file. EOPNOTSUPP: the disk does not want to know.
+pub(crate) fn trim(fd: impl AsFd, smallest: u64) -> Result<()> {
+    let mut range = TrimRange { start: 0, len: u64::MAX, minlen: smallest };
+    // SAFETY: the descriptor is open, and the kernel reads and writes within the struct.
+    unsafe { raw::trim(fd.as_fd().as_raw_fd(), &raw mut range) }.map(drop)
 }
 
 /// Whether there are deleted subvolumes that are not freed yet.
@@ -360,6 +418,22 @@ pub(crate) fn tree_items(
     }
 }
 
+/// What btrfs has set apart for what, and used of it, `BTRFS_IOC_SPACE_INFO`.
+pub(crate) fn spaces(fd: impl AsFd) -> Result<Vec<Space>> {
+    let mut args = Spaces { slots: SPACES as u64, total: 0, spaces: [Space::default(); SPACES] };
+    // SAFETY: the descriptor is open, and the kernel fills as many slots as it is told there are, which are in the struct.
+    unsafe { raw::space_info(fd.as_fd().as_raw_fd(), &raw mut args) }?;
+    Ok(args.spaces[..(args.total as usize).min(SPACES)].to_vec())
+}
+
+/// Bytes that are set apart for nothing yet, on the first device, `BTRFS_IOC_DEV_INFO`.
+pub(crate) fn unallocated(fd: impl AsFd) -> Result<u64> {
+    let mut info = DeviceInfo { number: 1, uuid: [0; 16], used: 0, total: 0, unused: [0; 379], path: [0; 1024] };
+    // SAFETY: the descriptor is open, and the kernel writes within the struct.
+    unsafe { raw::dev_info(fd.as_fd().as_raw_fd(), &raw mut info) }?;
+    Ok(info.total.saturating_sub(info.used))
+}
+
 /// The number of a loop device that has no file, `LOOP_CTL_GET_FREE`. Others may take it first.
 pub(crate) fn loop_free(control: impl AsFd) -> Result<i32> {
     // SAFETY: the descriptor is open, and the call has no argument.
@@ -396,6 +470,9 @@ mod tests {
         assert_eq!(size_of::<InoLookup>(), 4096);
         assert_eq!(size_of::<Search>() - ITEMS, 112);
         assert_eq!(size_of::<SubvolumeInfo>(), 504);
+        assert_eq!(size_of::<TrimRange>(), 24);
+        assert_eq!(size_of::<Spaces>(), 16 + SPACES * 24);
+        assert_eq!(size_of::<DeviceInfo>(), 4096);
         assert_eq!(size_of::<LoopInfo>(), 232);
         assert_eq!(size_of::<LoopConfig>(), 304);
     }

@@ -3,8 +3,8 @@
 //! What `bocker-pull fetch` writes has manifest, configuration and layers in the order in which they are needed, so
 //! layers are applied as they arrive. A blob that comes early (as skopeo orders its archives) waits in an unnamed file.
 //! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). A layer gets its
-//! name when that was right and its data is on the disk, which another thread sees to while the next layer comes. The
-//! image gets its name when the stream was whole, too.
+//! name when that was right and its data is on the disk, which another thread sees to while the next layer comes
+//! ([`crate::namer`]). The image gets its name when the stream was whole, too.
 //!
 //! A layer remembers the blob that it came from and the layer below: so `bocker-store have` knows, before anything is
 //! fetched, which blobs nobody needs.
@@ -14,7 +14,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread::JoinHandle;
 
 use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
@@ -22,17 +21,16 @@ use bocker_common::reference::Parts;
 use bocker_common::say::{Explain, perform, tell};
 use bocker_common::{Error, Id, Kind, Result};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use crate::layer::{Applier, Budget, full};
+use crate::layer::{Applier, Budget, failed};
+use crate::namer::{Made, Namer, Top};
 use crate::names;
 use crate::oci::{self, Config, Descriptor, Digest, MAX_JSON, Manifest};
 use crate::pipeline;
 use crate::reference::Reference;
 use crate::signal::{Interrupt, Interruptible};
-use crate::store::{Building, LayerStore, ORIGIN, Step, Store, to_nix};
-use crate::sys;
+use crate::store::{Building, LayerStore, ORIGIN, Step, Store};
 use bocker_common::tarball::{self, shown};
 
 /// Bytes after the end of a layer's archive, at most. Tar pads to 10 kB.
@@ -69,13 +67,11 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 /// What is known of the image so far.
-struct Unpacker<'a> {
+struct Unpacker<'scope, 'a> {
     store: &'a Store,
     layers: &'a LayerStore,
-    /// Layers that are complete but have no name yet, lowest first.
-    made: Vec<Made<'a>>,
-    /// Brings the data of so many of them to the disk.
-    syncing: Option<(JoinHandle<rustix::io::Result<()>>, usize)>,
+    /// Takes what is complete.
+    namer: Option<Namer<'scope, 'a>>,
     explain: Explain,
     budget: Budget,
     /// Verified blobs that wait.
@@ -86,20 +82,13 @@ struct Unpacker<'a> {
     chain: Vec<Digest>,
     /// Layers that are there.
     done: usize,
-    /// The name that the last of them has now.
-    top: Option<String>,
+    /// The last of them.
+    top: &'a Top,
     index: Option<(Vec<Descriptor>, Vec<String>)>,
     layout: bool,
     /// A blob's bytes were not what its digest says.
     damaged: Cell<bool>,
     dropped: BTreeSet<String>,
-}
-
-/// A complete layer that waits for its name.
-struct Made<'a> {
-    building: Building<'a>,
-    new: String,
-    chain: Digest,
 }
 
 fn reading(error: io::Error) -> Error {
@@ -184,25 +173,27 @@ fn one(
 ) -> Result<(Id, Vec<String>)> {
     let budget = store.budget()?;
     let layers = store.hold_layers()?;
-    let unpacker = Unpacker {
-        store,
-        layers: &layers,
-        made: Vec::new(),
-        syncing: None,
-        explain,
-        budget,
-        waiting: HashMap::new(),
-        manifest: None,
-        config: None,
-        chain: Vec::new(),
-        done: 0,
-        top: None,
-        index: None,
-        layout: false,
-        damaged: Cell::new(false),
-        dropped: BTreeSet::new(),
-    };
-    let done = unpacker.run(input, several, source, interrupt);
+    let top = Top::default();
+    let done = std::thread::scope(|scope| {
+        let unpacker = Unpacker {
+            store,
+            layers: &layers,
+            namer: Some(Namer::start(scope, (store, &layers), &top, explain)),
+            explain,
+            budget,
+            waiting: HashMap::new(),
+            manifest: None,
+            config: None,
+            chain: Vec::new(),
+            done: 0,
+            top: &top,
+            index: None,
+            layout: false,
+            damaged: Cell::new(false),
+            dropped: BTreeSet::new(),
+        };
+        unpacker.run(input, several, source, interrupt)
+    });
     drop(layers);
     if done.as_ref().is_err_and(|error| !error.is_explained_elsewhere() && interrupt.check().is_ok()) {
         // Nobody lists its layers. Where the registry went away or somebody said stop they stay until the next gc, for the
@@ -212,7 +203,7 @@ fn one(
     done.map_err(|error| interrupt.or(error))
 }
 
-impl Unpacker<'_> {
+impl Unpacker<'_, '_> {
     fn mismatch(&self, expected: &Digest, actual: &Digest) -> Error {
         self.damaged.set(true);
         Error::new("verify", format_args!("blob {expected}"), format!("its bytes have the digest {actual}"))
@@ -228,9 +219,9 @@ impl Unpacker<'_> {
         match self.receive(input, several) {
             Ok(()) => self.publish(source, interrupt),
             Err(error) => {
-                // What is complete gets its name, for the next try.
-                let _ = self.sync(true);
-                Err(error)
+                // What is complete gets its name, for the next try. Where that fails, too, it led to this.
+                let named = self.named();
+                Err(named.err().filter(|_| !error.is_explained_elsewhere()).unwrap_or(error))
             }
         }
     }
@@ -350,7 +341,7 @@ impl Unpacker<'_> {
         self.budget.spend(size)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self.store.dir(), ".", flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| full(Error::new("create", "a temporary file", io::Error::from(e)), e == Errno::NOSPC))?;
+            .map_err(|e| failed("create", "a temporary file", e))?;
         let mut file = File::from(file);
         copy(&mut data, &mut file)?;
         let actual = data.finish().map_err(reading)?;
@@ -421,7 +412,7 @@ impl Unpacker<'_> {
         while let Some(digest) = self.next_layer().map(|layer| layer.digest.clone()) {
             // The store has the layer: its blob is not needed, whether it comes or not.
             if self.layers.open(self.chain[self.done].as_str())?.is_some() {
-                self.top = Some(self.chain[self.done].to_string());
+                *self.top.hold() = Some(self.chain[self.done].to_string());
                 self.done += 1;
                 continue;
             }
@@ -446,14 +437,17 @@ impl Unpacker<'_> {
         let mut blob = Hashed::new(blob);
         let new = Store::new_layer_name(chain.as_str());
         let at = |name: &str| format!("layers/{name}");
-        self.tell(match &self.top {
+        let below = self.top.hold();
+        self.tell(match &*below {
             Some(below) => Step::Snapshot(at(below), at(&new)),
             None => Step::Subvolume(at(&new)),
         })?;
-        let building = self.store.claim_layer(self.layers, self.top.as_deref(), &new)?;
-        if self.top.is_none() {
+        let building = self.store.claim_layer(self.layers, below.as_deref(), &new)?;
+        let is_first = below.is_none();
+        drop(below);
+        if is_first {
             rustix::fs::mkdirat(building.fd(), "rootfs", Mode::from_raw_mode(0o755))
-                .map_err(|e| full(Error::new("create", "rootfs", io::Error::from(e)), e == Errno::NOSPC))?;
+                .map_err(|e| failed("create", "rootfs", e))?;
         }
         self.tell(Step::Layer(digest.to_string(), at(&new)))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -491,48 +485,15 @@ impl Unpacker<'_> {
             self.tell(step.clone())?;
             self.store.apply(&step)?;
         }
-        self.top = Some(new.clone());
-        self.made.push(Made { building, new, chain });
+        *self.top.hold() = Some(new.clone());
         self.done += 1;
-        self.sync(false)
+        let made = Made { building, new, chain };
+        if self.namer.as_ref().is_some_and(|namer| namer.take(made)) { Ok(()) } else { self.named() }
     }
 
-    /// Gives names to the layers whose data is on the disk, and sees to that of the others: on a thread of its own,
-    /// `all`: now.
-    fn sync(&mut self, all: bool) -> Result<()> {
-        let fail = |e| self.store.fail("sync", "")(to_nix(e));
-        if let Some((thread, count)) = self.syncing.take_if(|(thread, _)| all || thread.is_finished()) {
-            thread.join().unwrap_or(Err(rustix::io::Errno::IO)).map_err(fail)?;
-            self.name(count)?;
-        }
-        if self.made.is_empty() || self.syncing.is_some() {
-            return Ok(());
-        }
-        self.tell(Step::Sync)?;
-        if all {
-            self.store.apply(&Step::Sync)?;
-            return self.name(self.made.len());
-        }
-        let store = self.store.dir().try_clone().map_err(|e| Error::new("sync", self.store.path.display(), e))?;
-        self.syncing = Some((std::thread::spawn(move || rustix::fs::syncfs(store)), self.made.len()));
-        Ok(())
-    }
-
-    /// The lowest `count` of the made layers become what they are called.
-    fn name(&mut self, count: usize) -> Result<()> {
-        let at = |name: &str| format!("layers/{name}");
-        for Made { building, new, chain } in self.made.drain(..count).collect::<Vec<_>>() {
-            self.tell(Step::Seal(at(&new)))?;
-            sys::subvolume_set_read_only(building.fd()).map_err(self.store.fail("seal", &at(&new)))?;
-            self.tell(Step::Publish(at(&new), at(chain.as_str())))?;
-            if self.layers.publish(&new, chain.as_str())? {
-                building.keep();
-            }
-            if self.top.as_ref() == Some(&new) {
-                self.top = Some(chain.to_string());
-            }
-        }
-        Ok(())
+    /// Every layer that is complete has its name.
+    fn named(&mut self) -> Result<()> {
+        self.namer.take().map_or(Ok(()), Namer::finish)
     }
 
     fn tell(&self, step: Step) -> Result<()> {
@@ -587,7 +548,7 @@ impl Unpacker<'_> {
             let _ = writeln!(io::stderr(), "bocker-store: {image} is {source} already");
             return Ok((image, names));
         }
-        self.sync(true)?;
+        self.named()?;
         let top = self.chain.last();
         let list: String = self.chain.iter().map(|chain| format!("{chain}\n")).collect();
         let plan = |new: &str| {
@@ -616,10 +577,7 @@ fn copy(from: &mut impl Read, to: &mut File) -> Result<()> {
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read]).map_err(|e| {
-                let is_full = e.kind() == io::ErrorKind::StorageFull;
-                full(Error::new("write", "a temporary file", e), is_full)
-            })?,
+            Ok(read) => to.write_all(&buffer[..read]).map_err(|e| failed("write", "a temporary file", e))?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(reading(e)),
         }

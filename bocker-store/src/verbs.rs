@@ -12,17 +12,22 @@ use bocker_common::entry::Uninterrupted;
 use bocker_common::id::{self, FIRST, LAST, Listed};
 use bocker_common::say::{Explain, perform, tell};
 use bocker_common::{Error, Id, Kind, Result};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::called::NEW_NAME;
 use crate::holder::{HOLDER, Holder};
 use crate::import as copier;
+use crate::layer;
 use crate::names;
 use crate::oci::{Config, plain_config};
 use crate::partials;
 use crate::reference::Reference;
+use crate::remember::{self, NETWORK, OOM, Remembered, id_of, label_image, removes_itself};
 use crate::signal::Interrupt;
-use crate::store::{NEW, Step, Stopped, Store, joined, nested, no_such, short, to_nix};
+use crate::store::{Building, NEW, Step, Stopped, Store, joined, nested, no_such, short, to_nix};
 use crate::sys::INLINE;
+use crate::volumes::VOLUMES;
 
 /// Writes to stdout, where only data goes.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
@@ -63,7 +68,7 @@ pub(crate) fn import(
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let to = rustix::fs::openat(building.fd(), "rootfs", flags, rustix::fs::Mode::empty());
         let to = to.map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-        copier::copy(&from, to.as_fd(), &store, &interrupt).map(|()| true)
+        copier::copy(&from, to.as_fd(), &store, &interrupt).map(|_| true)
     })?;
     names::name_by_source(&store, id, source, explain)?;
     print_id(id, explain)
@@ -75,15 +80,15 @@ pub(crate) fn snapshot(
     image: &str,
     ids: (u32, u32),
     words: &[OsString],
+    remembered: Remembered,
     holder: Option<Holder>,
     explain: Explain,
 ) -> Result<()> {
     let image = store.find(Kind::Image, image)?;
-    let mut command = joined(words);
-    if words.is_empty() {
-        command = Config::parse(&store.text(image, "config")).map(|config| config.command.join(" "))?.into_bytes();
-    }
+    let config = Config::parse(&store.text(image, "config"))?;
+    let mut command = if words.is_empty() { config.command.join(" ").into_bytes() } else { joined(words) };
     command.push(b'\n');
+    let record = remembered.plan(store, image, &config.volumes, words)?;
     let whole = Uninterrupted::begin();
     let plan = |new: &str| {
         let mut steps = vec![
@@ -93,21 +98,43 @@ pub(crate) fn snapshot(
             // Empty until something runs; here, so that there is a lock from the beginning.
             Step::Write(format!("{new}/status"), Vec::new()),
         ];
-        steps.extend(holder.map(|holder| Step::Write(format!("{new}/{HOLDER}"), holder.text().into())));
+        steps.extend(holder.map(|holder| Step::Write(format!("{new}/{HOLDER}"), holder.text_of_new().into())));
+        steps.extend(id_of(new).into_iter().flat_map(|id| record.steps(new, id)));
         // A short one is in the file system's own blocks, which are written before the name is.
-        steps.extend((command.len() > INLINE).then_some(Step::Sync));
+        let long = |step: &Step| matches!(step, Step::Write(_, bytes) if bytes.len() > INLINE);
+        if let Some(first) = steps.iter().rposition(long) {
+            steps.insert(first + 1, Step::Sync);
+        }
         steps
     };
-    let id = store.create(Kind::Container, ids, explain, plan, |_, _| Ok(false))?;
+    // Nobody removes a volume between the look at who has it and the container's list; from then on the container has it.
+    let list = |step: &Step, _: &Building<'_>| {
+        let Step::Write(name, _) = step else { return Ok(false) };
+        if name.strip_suffix(VOLUMES).is_none_or(|dir| !dir.ends_with('/')) {
+            return Ok(false);
+        }
+        let _stays = store.lock_store(FlockOperation::LockShared)?;
+        store.apply(step)?;
+        record.shares.iter().try_for_each(|id| store.find(Kind::Container, &id.to_string()).map(drop)).map(|()| true)
+    };
+    let made = store.create(Kind::Container, ids, explain, plan, list);
     if explain.dry_run {
-        return Ok(());
+        return made.map(drop);
     }
+    let id = match made {
+        Ok(id) => id,
+        Err(error) => {
+            record.forget(store);
+            return Err(error);
+        }
+    };
     // Once it is printed somebody knows of it.
     let printed = whole.go_on().and_then(|()| print_id(id, explain));
     if printed.is_ok() {
         whole.until_the_end();
     } else {
         store.apply(&Step::Delete(id.to_string(), Vec::new())).and_then(|()| store.apply(&Step::Release(id)))?;
+        record.forget(store);
     }
     printed
 }
@@ -124,19 +151,25 @@ fn stopped(store: &Store, id: Id) -> Result<Stopped> {
 
 /// As [`stopped`], of a container that is nobody else's to start or to clean up. Who is cleaning up is waited for.
 pub(crate) fn free(store: &Store, id: Id, me: Option<Holder>) -> Result<Stopped> {
+    free_at_last(store, id, me, false)
+}
+
+/// The same; `wait`: however long that takes.
+fn free_at_last(store: &Store, id: Id, me: Option<Holder>, wait: bool) -> Result<Stopped> {
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
         let lock = stopped(store, id)?;
         let Some(other) = store.held(id, me) else { return Ok(lock) };
         let starting = store.text(id, "status").is_empty();
-        if starting || Instant::now() > patience {
+        let late = Instant::now() > patience;
+        if starting || late && !wait {
             let does = if starting { "starting" } else { "in use" };
             let pid = other.pid();
             return Err(Error::plain(format!("Container '{id}' is {does}: process {pid} has it"))
                 .hint(format!("wait for it, or kill -KILL {pid}")));
         }
         drop(lock);
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(if late { 100 } else { 2 }));
         // By the other one.
         store.find(Kind::Container, &id.to_string())?;
     }
@@ -146,8 +179,24 @@ fn running(id: Id, way_out: impl std::fmt::Display) -> Error {
     Error::plain(format!("Container '{id}' is running")).hint(way_out)
 }
 
-/// Files that belong to a container and not to an image.
-const OF_A_CONTAINER: [&str; 7] = ["log", "status", HOLDER, "cmd", "image", "volumes", "manifest"];
+/// What lies beside the root file system of an image; what else a container has is its own.
+const OF_AN_IMAGE: [&[u8]; 5] = [b"rootfs", b"source", b"config", b"layers", names::NAMED.as_bytes()];
+
+/// What a container may get at any moment, while it runs.
+const OF_A_CONTAINER: [&str; 9] = ["log", "log.1", "log.2", "status", "attach", NETWORK, OOM, HOLDER, NEW_NAME];
+
+/// Files that are the container's and not the image's that is made of it.
+fn own_files(store: &Store, container: Id) -> Result<Vec<String>> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(store.dir(), container.to_string(), flags, rustix::fs::Mode::empty());
+    let all = dir.and_then(layer::names).map_err(|e| Error::new("look into", container, io::Error::from(e)))?;
+    let own = all.into_iter().filter(|name| !OF_AN_IMAGE.contains(&&name[..]));
+    let mut own: Vec<_> = own.filter_map(|name| String::from_utf8(name).ok()).collect();
+    own.extend(OF_A_CONTAINER.map(str::to_owned));
+    own.sort();
+    own.dedup();
+    Ok(own)
+}
 
 /// `commit`: the image of an id is replaced by a snapshot of the container in one step, then the old one goes. A name is
 /// given to what the container holds: its image is replaced, if that has no other name and nothing of it runs, else a
@@ -170,15 +219,19 @@ pub(crate) fn commit(store: &Store, container: &str, image: &str, explain: Expla
     }
     drop(held);
     refuse_nested(store, container)?;
+    let labels = label_image(store, container)?;
+    let own = own_files(store, container)?;
     let plan = |new: &str| {
-        let forget = OF_A_CONTAINER.iter().chain(&[names::NAMED, "source"]);
+        let forget = own.iter().map(String::as_str).chain([names::NAMED, "source"]);
         let forget = forget.map(|file| format!("{new}/{file}")).collect();
-        vec![
+        let mut steps = vec![
             Step::Snapshot(container.to_string(), new.to_owned()),
             Step::Forget(forget),
             Step::Write(format!("{new}/source"), format!("{}\n", name.familiar()).into()),
-            Step::Sync,
-        ]
+        ];
+        steps.extend(labels.iter().flat_map(|text| remember::config_steps(new, text)));
+        steps.push(Step::Sync);
+        steps
     };
     let id = store.create(Kind::Image, (FIRST, LAST), explain, plan, |_, _| Ok(false))?;
     names::name_by_source(store, id, Some(image), explain)?;
@@ -216,13 +269,14 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
     refuse_nested(store, container)?;
     let _whole = Uninterrupted::begin();
     let new = format!("{NEW}{image}");
-    let mut files = OF_A_CONTAINER.to_vec();
+    let mut files = own_files(store, container)?;
     // Whether the image has had a name is its own, not the container's.
     let named = !store.names_of(image)?.is_empty();
     if !named {
-        files.push(names::NAMED);
+        files.push(names::NAMED.to_owned());
     }
     let forget: Vec<_> = files.iter().map(|file| format!("{new}/{file}")).collect();
+    let labels = label_image(store, container)?;
     let claim = Step::Snapshot(container.to_string(), new.clone());
     tell(&store.act(claim.clone()), explain)?;
     let mut building = None;
@@ -233,6 +287,7 @@ fn replace(store: &Store, container: Id, image: Id, explain: Explain) -> Result<
         }
     }
     let mut rest = vec![Step::Forget(forget)];
+    rest.extend(labels.iter().flat_map(|text| remember::config_steps(&new, text)));
     if named && store.open_text(container, names::NAMED).is_err() {
         rest.push(Step::Write(format!("{new}/{}", names::NAMED), Vec::new()));
     }
@@ -254,20 +309,32 @@ pub(crate) struct Removal {
     /// Only a container in which nothing ever ran; else do nothing
     #[arg(long)]
     pub(crate) unstarted: bool,
+    /// Only a container that was made with --auto-remove; else do nothing
+    #[arg(long)]
+    pub(crate) auto: bool,
+    /// With a container its volumes go whose name nobody chose and that no other container has. Without being asked where it
+    /// was made with --auto-remove, or nothing ever ran in it
+    #[arg(long)]
+    pub(crate) volumes: bool,
 }
 
-/// `rm`: an image, or a container that does not run. By name: the name, and the image if it has no other.
+/// `rm`: an image, or a container that does not run. By an image's name: the name, and the image if it has no other.
 pub(crate) fn rm(store: &Store, name: &str, what: Removal, me: Option<Holder>, explain: Explain) -> Result<()> {
-    let Removal { unstarted, force } = what;
-    let container = name.parse::<Id>().is_ok_and(|id| id.kind() == Kind::Container);
+    let Removal { unstarted, force, auto, volumes } = what;
+    let id = if unstarted || auto { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+    let container = id.kind() == Kind::Container;
+    let goes_by_itself = container && removes_itself(store, id);
+    if auto && !goes_by_itself {
+        return Ok(());
+    }
     if container && !unstarted {
         // Waits, and may be interrupted.
-        free(store, store.find_any(name)?, me)?;
+        free(store, id, me)?;
     }
     // Nobody names the image meanwhile. Where there are no names none is made: there may be no room for a directory.
     let _whole = Uninterrupted::begin();
     let _held = if explain.dry_run || container { None } else { store.hold_names(false)? };
-    let id = if unstarted { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+    let id = if container { store.find(Kind::Container, &id.to_string())? } else { store.find(Kind::Image, name)? };
     // bocker-exec writes it when the payload has been executed, not before.
     if unstarted && (store.stopped(id)?.is_none() || !store.text(id, "status").is_empty()) {
         return Ok(());
@@ -292,10 +359,16 @@ pub(crate) fn rm(store: &Store, name: &str, what: Removal, me: Option<Holder>, e
     };
     let mut acts: Vec<_> = known.into_iter().map(|name| store.act(Step::Untie(name))).collect();
     acts.push(store.act(deletion));
-    if id.kind() == Kind::Container {
+    let mut mounts = Vec::new();
+    if container {
         acts.push(store.act(Step::Release(id)));
+        acts.extend(store.name_of(id).map(|name| store.act(Step::Uncall(name))));
+        if volumes || unstarted || goes_by_itself {
+            mounts = remember::mounts(store, id);
+        }
     }
     perform(&acts, explain, |act| store.apply(act.step()))?;
+    remember::remove_nameless(store, id, &mounts, explain)?;
     if id.kind() == Kind::Image {
         store.prune(Some((id, None)), explain, |_| Ok(()))?;
     }
@@ -310,7 +383,10 @@ pub(crate) enum Must {
     /// Run.
     Run,
     /// Not run, so that its network and cgroup can go: and they must be its own.
-    Stand,
+    Stand {
+        /// However long another process has it.
+        wait: bool,
+    },
 }
 
 /// `path`: where it lies.
@@ -319,8 +395,8 @@ pub(crate) fn path(store: &Store, name: &str, must: Must, me: Option<Holder>) ->
     if must == Must::Run && store.stopped(id)?.is_some() {
         return Err(Error::plain(format!("Container '{id}' exists but is not running")));
     }
-    if must == Must::Stand {
-        let _lock = free(store, id, me)?;
+    if let Must::Stand { wait } = must {
+        let mut lock = free_at_last(store, id, me, wait)?;
         if let Some(owner) = store.claims.owner(id)?.filter(|owner| !store.is_at(owner)) {
             return Err(Error::plain(format!("{id} is a container of {}, too", owner.display()))
                 .hint("the names on this host are that one's; remove that one first"));
@@ -328,9 +404,12 @@ pub(crate) fn path(store: &Store, name: &str, must: Must, me: Option<Holder>) ->
         // From now on nobody else starts it or takes it apart; between the look and this somebody else may have.
         if let Some(me) = me.filter(|_| id.kind() == Kind::Container) {
             while store.hold(id, me)?.is_some() {
-                free(store, id, Some(me))?;
+                // Not while we wait: that one may be about to start it, for which it needs the lock.
+                drop(lock);
+                lock = free_at_last(store, id, Some(me), wait)?;
             }
         }
+        drop(lock);
     }
     let mut line = store.path.join(id.to_string()).into_os_string().into_encoded_bytes();
     line.push(b'\n');
@@ -342,8 +421,14 @@ pub(crate) fn has_ended(store: &Store, id: Id) -> Result<bool> {
     Ok(store.stopped(id)?.is_some() && !store.text(id, "status").is_empty() && store.held(id, None).is_none())
 }
 
-/// `orphans`: of the ids on stdin, those of containers that have ended, or that no store of this host has and nothing
-/// runs in.
+/// Whether the run that made it was killed before anything ran in it, which leaves no container. Not one of `create`, which waits for
+/// its start.
+fn is_abandoned(store: &Store, id: Id) -> Result<bool> {
+    Ok(store.is_forsaken(id) && store.stopped(id)?.is_some() && store.text(id, "status").is_empty())
+}
+
+/// `orphans`: of the ids on stdin, those of containers that have ended or were never to be, or that no store of this host has and
+/// nothing runs in.
 pub(crate) fn orphans(store: &Store) -> Result<()> {
     for Listed { id, busy } in id::read(io::stdin().lock())? {
         let owner = store.claims.owner(id)?;
@@ -352,7 +437,7 @@ pub(crate) fn orphans(store: &Store) -> Result<()> {
             false
         } else if store.find(Kind::Container, &id.to_string()).is_ok() {
             // Not one that is about to start. Where the link is gone, another store may have one of that id, and it runs.
-            has_ended(store, id)? && (ours || !busy)
+            (has_ended(store, id)? || is_abandoned(store, id)?) && (ours || !busy)
         } else {
             id.kind() == Kind::Container && !busy
         };
@@ -394,29 +479,6 @@ pub(crate) fn images(store: &Store, json: bool) -> Result<()> {
     print(out.as_bytes())
 }
 
-/// `ps`: in the original's form.
-pub(crate) fn ps(store: &Store, json: bool) -> Result<()> {
-    let mut out = String::new();
-    if !json {
-        out += "CONTAINER_ID\t\tCOMMAND\n";
-    }
-    for id in store.list(Kind::Container)? {
-        let command = store.text(id, "cmd");
-        if json {
-            let line = serde_json::json!({
-                "id": id.to_string(),
-                "command": String::from_utf8_lossy(&command),
-                "image": String::from_utf8_lossy(&store.text(id, "image")),
-                "running": store.stopped(id)?.is_none(),
-            });
-            out += &format!("{line}\n");
-        } else {
-            out += &format!("{id}\t\t{}\n", shown(&command));
-        }
-    }
-    print(out.as_bytes())
-}
-
 /// `cat`: a text file beside `rootfs`, as it is; on a terminal without what would steer the terminal.
 pub(crate) fn cat(store: &Store, name: &str, file: &str) -> Result<()> {
     // Only a container has one, and that of a container which never ran is empty.
@@ -452,7 +514,7 @@ pub(crate) fn cat(store: &Store, name: &str, file: &str) -> Result<()> {
 }
 
 /// Takes whole characters from the front, control characters spelled out except line ends and tabs.
-fn for_terminal(bytes: &mut Vec<u8>, last: bool) -> String {
+pub(crate) fn for_terminal(bytes: &mut Vec<u8>, last: bool) -> String {
     // A character may be cut at the end of what was read.
     let end = match std::str::from_utf8(bytes) {
         Err(e) if e.error_len().is_none() && !last => e.valid_up_to(),
@@ -479,12 +541,33 @@ fn for_terminal(bytes: &mut Vec<u8>, last: bool) -> String {
     out
 }
 
+/// How much [`gc`] would take, but for layers, names and half blobs.
+pub(crate) fn leftovers(store: &Store) -> Result<usize> {
+    let mut count = store.leftovers()?;
+    for id in store.list(Kind::Container)? {
+        count += usize::from(is_abandoned(store, id)? || removes_itself(store, id) && has_ended(store, id)?);
+    }
+    Ok(count)
+}
+
 /// `gc`: names of what is gone.
 pub(crate) fn gc(store: &Store, explain: Explain) -> Result<()> {
     let _whole = Uninterrupted::begin();
     let told = |name: &str| if explain.dry_run { Ok(()) } else { print(format!("{name}\n").as_bytes()) };
+    // Whose bocker was killed before it could do so itself.
+    let go = |id: Id| {
+        let unstarted = is_abandoned(store, id)?;
+        if unstarted || removes_itself(store, id) && has_ended(store, id)? {
+            rm(store, &id.to_string(), Removal { unstarted, ..Removal::default() }, None, explain)?;
+            told(&id.to_string())?;
+        }
+        Ok(())
+    };
+    // One that will not go keeps nothing else.
+    let gone: Vec<Result<()>> = store.list(Kind::Container)?.into_iter().map(go).collect();
     store.sweep(explain, told)?;
-    partials::sweep(&store.path, explain, told)
+    partials::sweep(&store.path, explain, told)?;
+    gone.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct Volume(String);
 
 impl Volume {
     /// A name that nobody chose: 64 hexadecimal digits.
-    fn anonymous() -> Self {
+    pub(crate) fn anonymous() -> Self {
         Self((0..4).map(|_| format!("{:016x}", random())).collect())
     }
 
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// One that has it, or will: a container that is being made has its list already. Call with the store locked.
-    fn user_of(&self, volume: &Volume) -> Result<Option<Id>> {
+    pub(crate) fn user_of(&self, volume: &Volume) -> Result<Option<Id>> {
         if let Some(user) = self.users_of(volume)?.first() {
             return Ok(Some(*user));
         }
@@ -122,7 +122,7 @@ impl Store {
     }
 
     /// Where its files are.
-    fn mountpoint(&self, volume: &Volume) -> String {
+    pub(crate) fn mountpoint(&self, volume: &Volume) -> String {
         self.path.join(volume.subvolume()).join(DATA).to_string_lossy().into_owned()
     }
 }
@@ -131,7 +131,14 @@ impl Store {
 pub(crate) fn create(store: &Store, name: Option<&str>, explain: Explain) -> Result<()> {
     let volume = name.map_or_else(|| Ok(Volume::anonymous()), str::parse)?;
     let line = store.act(Step::Line(volume.to_string()));
-    if !store.has_volume(&volume)? {
+    make(store, &volume, true, explain)?;
+    if explain.dry_run { tell(&line, explain) } else { print(format!("{volume}\n").as_bytes()) }
+}
+
+/// An empty volume, unless it is there. What is in it is in the file system's own blocks, which are written before the
+/// name is; with `synced` it is on the disk when this returns.
+pub(crate) fn make(store: &Store, volume: &Volume, synced: bool, explain: Explain) -> Result<()> {
+    if !store.has_volume(volume)? {
         let _whole = Uninterrupted::begin();
         let new = format!("{NEW}{}", volume.subvolume());
         let claim = Step::Subvolume(new.clone());
@@ -143,11 +150,14 @@ pub(crate) fn create(store: &Store, name: Option<&str>, explain: Explain) -> Res
                 return Err(Error::new("create", volume, "somebody else is creating it"));
             }
         }
-        let rest = [Step::Directory(format!("{new}/{DATA}")), Step::Sync, Step::Publish(new, volume.subvolume())];
-        let done = perform(&rest.map(|step| store.act(step)), explain, |act| store.apply(act.step()));
+        let mut rest = vec![Step::Directory(format!("{new}/{DATA}"))];
+        rest.extend(synced.then_some(Step::Sync));
+        rest.push(Step::Publish(new, volume.subvolume()));
+        let rest: Vec<_> = rest.into_iter().map(|step| store.act(step)).collect();
+        let done = perform(&rest, explain, |act| store.apply(act.step()));
         match done {
             // Somebody else has created it between the look and the claim: then it is there, as was asked.
-            Err(_) if store.has_volume(&volume)? => {}
+            Err(_) if store.has_volume(volume)? => {}
             done => {
                 done?;
                 if let Some(building) = building {
@@ -156,7 +166,7 @@ pub(crate) fn create(store: &Store, name: Option<&str>, explain: Explain) -> Res
             }
         }
     }
-    if explain.dry_run { tell(&line, explain) } else { print(format!("{volume}\n").as_bytes()) }
+    Ok(())
 }
 
 /// `volume ls`: in docker's form.
@@ -261,7 +271,7 @@ fn created(store: &Store, volume: &Volume) -> Result<String> {
 }
 
 /// Seconds since 1970 as `2026-11-25T04:36:39Z`.
-fn date(seconds: i64) -> String {
+pub(crate) fn date(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Years that begin in March, in eras of 400: the leap day is the last of its year, and every era has 146097 days.
     let day = days + 719_468;

@@ -39,7 +39,8 @@ impl Drop for Place {
 }
 
 impl Output {
-    /// A file that is to have this name. Pipes, devices and what `/dev/stdout` is are written to as they are.
+    /// A file that is to have this name. Pipes, devices, what `/dev/stdout` is and files that something is mounted on are
+    /// written to as they are.
     ///
     /// # Errors
     /// It cannot be made, or not be opened.
@@ -51,11 +52,18 @@ impl Output {
                 .map(|stat| FileType::from_raw_mode(stat.st_mode));
         match there {
             // A link's target is replaced, not the link.
-            Ok(FileType::RegularFile) => Self::beside(&path.canonicalize()?),
+            Ok(FileType::RegularFile) => {
+                let path = path.canonicalize()?;
+                if is_mount_point(&path)? { Self::through(&path) } else { Self::beside(&path) }
+            }
             Err(Errno::NOENT) if path.is_symlink() => Err(io::Error::other("it is a link that leads nowhere")),
             Err(Errno::NOENT) => Self::beside(path),
-            _ => Ok(Self { file: OpenOptions::new().write(true).truncate(true).open(path)?, place: None }),
+            _ => Self::through(path),
         }
+    }
+
+    fn through(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: OpenOptions::new().write(true).truncate(true).open(path)?, place: None })
     }
 
     fn beside(path: &Path) -> io::Result<Self> {
@@ -109,6 +117,14 @@ impl Output {
         // The name, too: fsync(2).
         Ok(rustix::fs::fsync(&place.dir)?)
     }
+}
+
+/// Whether another mount begins at this file: such a name cannot be given to another file, rename(2), EBUSY.
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
+    let dir = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV).is_err_and(|e| e == Errno::XDEV))
 }
 
 fn temporary() -> String {

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::Failure;
+use crate::flags::{Flags, Limits};
+use crate::values::truth;
 
 const AFTER: &str = "\
 Leading --NAME=value options set BOCKER_NAME for this one command, as in
@@ -38,6 +40,39 @@ pub struct How {
     /// Print each step on stderr as it runs, as `set -x` does
     #[arg(long, global = true)]
     pub trace: bool,
+}
+
+/// Arguments that are made only where the command that has them was typed: `run` and `create` have more than all others together.
+#[derive(Debug)]
+pub struct Deferred<T>(pub Box<T>);
+
+impl<T: Args> Args for Deferred<T> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(|command| {
+            // What the command is for, and not what these are.
+            let (about, long) = (command.get_about().cloned(), command.get_long_about().cloned());
+            let mut command = T::augment_args(command).long_about(None::<&str>);
+            if let Some(about) = about {
+                command = command.about(about);
+            }
+            if let Some(long) = long {
+                command = command.long_about(long);
+            }
+            command
+        })
+    }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Deferred<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(|typed| Self(Box::new(typed)))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 /// The script's functions, and `setup`, which its README left to the reader.
@@ -91,11 +126,8 @@ pub enum Command {
         json: bool,
     },
     /// List containers
-    Ps {
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(args_override_self = true)]
+    Ps(Ps),
     /// Print what is known of images and containers
     Inspect {
         /// One JSON object for each
@@ -117,22 +149,203 @@ pub enum Command {
     #[command(after_help = "\
 Several words are an argument vector. One word that holds white space or shell
 characters is a line for the image's /bin/sh. No words: the image's own command.")]
-    #[command(override_usage = "bocker run IMAGE [COMMAND]...")]
+    #[command(
+        override_usage = "bocker run [OPTIONS] IMAGE [COMMAND]...",
+        disable_help_flag = true,
+        args_override_self = true
+    )]
     Run {
+        /// In the background: print the id
+        #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth, value_name = "BOOL")]
+        detach: Option<bool>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        flags: Deferred<Flags>,
+        /// Print help
+        #[arg(long, action = ArgAction::Help, display_order = 999)]
+        help: Option<bool>,
         /// The image, by id or name as printed by `bocker images`, then the command
         #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE COMMAND")]
         words: Vec<OsString>,
     },
+    /// Create a container for `bocker start`: as run, but it does not begin
+    #[command(
+        override_usage = "bocker create [OPTIONS] IMAGE [COMMAND]...",
+        disable_help_flag = true,
+        args_override_self = true
+    )]
+    Create {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        flags: Deferred<Flags>,
+        /// Print help
+        #[arg(long, action = ArgAction::Help, display_order = 999)]
+        help: Option<bool>,
+        /// As for run
+        #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE COMMAND")]
+        words: Vec<OsString>,
+    },
+    /// Start containers that do not run, with what they were created with
+    Start {
+        /// In the foreground, as run
+        #[arg(long, short)]
+        attach: bool,
+        /// In the foreground, with our stdin
+        #[arg(long, short)]
+        interactive: bool,
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Stop containers: their stop signal, and KILL after a time
+    Stop {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        how: Stopping,
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Stop containers and start them again
+    Restart {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        how: Stopping,
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Send a signal to the first process of containers
+    Kill {
+        /// Its name or number
+        #[arg(long, short, value_name = "SIGNAL", default_value = "KILL")]
+        signal: OsString,
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Wait until containers have ended; print their exit statuses
+    Wait {
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Attach to a container that was started in the background
+    Attach {
+        /// Keys that end it, and not the container
+        #[arg(long, value_name = "KEYS")]
+        detach_keys: Option<OsString>,
+        /// Only look
+        #[arg(long)]
+        no_stdin: bool,
+        /// Whether signals go to the container
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
+        sig_proxy: Option<bool>,
+        /// By id or name
+        container: OsString,
+    },
+    /// Stop the processes of containers where they are
+    Pause {
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Let the processes of containers go on
+    Unpause {
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Give a container another name
+    Rename {
+        /// By id or name
+        container: OsString,
+        /// The new one
+        name: OsString,
+    },
     /// Run a command in a running container
-    #[command(override_usage = "bocker exec CONTAINER COMMAND...")]
+    #[command(override_usage = "bocker exec [OPTIONS] CONTAINER COMMAND...", args_override_self = true)]
     Exec {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        flags: Box<ExecFlags>,
         /// The container, as printed by `bocker ps`, then the command, an argument vector
         #[arg(trailing_var_arg = true, required = true, value_name = "CONTAINER COMMAND")]
         words: Vec<OsString>,
     },
-    /// Print what a container has written
+    /// Print what a container has written, its stderr to stderr
+    #[command(args_override_self = true)]
     Logs {
-        /// As printed by `bocker ps`
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+        /// The last lines only
+        #[arg(long, short = 'n', value_name = "N")]
+        tail: Option<OsString>,
+        /// Since a time, or as long ago as 10m
+        #[arg(long, value_name = "TIME")]
+        since: Option<OsString>,
+        /// Until a time
+        #[arg(long, value_name = "TIME")]
+        until: Option<OsString>,
+        /// Each line with its time
+        #[arg(long, short)]
+        timestamps: bool,
+        /// By id or name
+        container: OsString,
+    },
+    /// List the processes of a container, as the host sees them
+    Top {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// By id or name
+        container: OsString,
+    },
+    /// Print what containers use, each second: a table on a terminal, else lines
+    Stats {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// Only once
+        #[arg(long)]
+        no_stream: bool,
+        /// By id or name; none: all
+        containers: Vec<OsString>,
+    },
+    /// Change limits of containers
+    #[command(args_override_self = true)]
+    Update {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        limits: Box<Limits>,
+        /// By id or name
+        #[arg(required = true)]
+        containers: Vec<OsString>,
+    },
+    /// Copy files out of a container, into one, or from one to another; -: a tar archive
+    #[command(
+        override_usage = "bocker cp [OPTIONS] CONTAINER:PATH DEST|-\n       bocker cp [OPTIONS] SOURCE|- CONTAINER:PATH\n       bocker cp [OPTIONS] CONTAINER:PATH CONTAINER:PATH"
+    )]
+    Cp {
+        /// Owners as they are, by number
+        #[arg(long, short)]
+        archive: bool,
+        /// Where the source is a link: what it leads to
+        #[arg(long, short = 'L')]
+        follow_link: bool,
+        /// As docker's: says nothing, as is the default
+        #[arg(long, short, hide = true)]
+        quiet: bool,
+        /// What is copied
+        source: OsString,
+        /// Where to
+        destination: OsString,
+    },
+    /// What is left of a detached container that has ended goes: bocker-exec becomes this
+    #[command(hide = true)]
+    Ended {
+        /// Its id
         container: OsString,
     },
     /// Replace an image by a container's content, or make one of that name
@@ -152,9 +365,12 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
     /// Delete images or containers; of an image with several names, only the one given
     #[command(visible_alias = "rmi")]
     Rm {
-        /// An image by its id with all its names, too
+        /// An image by its id with all its names, too; a container that runs
         #[arg(long, short)]
         force: bool,
+        /// With a container its volumes go whose name nobody chose
+        #[arg(long, short)]
+        volumes: bool,
         /// As printed by `bocker images` or `bocker ps`
         #[arg(required = true)]
         ids: Vec<OsString>,
@@ -167,6 +383,17 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
         /// As printed by `bocker ps`
         container: OsString,
     },
+    /// Print where the ports of a container are published, as 80/tcp -> 0.0.0.0:8080
+    Port {
+        /// By id or name
+        container: OsString,
+        /// Only of this one
+        #[arg(value_name = "PORT[/PROTOCOL]")]
+        port: Option<OsString>,
+    },
+    /// Networks: who reaches whom, by which name
+    #[command(subcommand)]
+    Network(crate::net::Network),
     /// Volumes: what containers share and leave behind
     #[command(subcommand)]
     Volume(Volume),
@@ -177,6 +404,8 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
     Prune(Prune),
     /// Remove what a crash left half-made in the store
     Gc,
+    /// Say what this host has for containers and what it lacks, and the way out: ok, warn or bad, WHAT, DETAIL
+    Doctor,
     /// Prepare this host (store, bridge, forwarding, NAT), or take it back
     Setup {
         /// Take back what setup made, images, containers and volumes included
@@ -185,6 +414,75 @@ characters is a line for the image's /bin/sh. No words: the image's own command.
     },
     /// Print this message
     Help,
+}
+
+/// How a container is stopped.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Stopping {
+    /// How long until KILL; -1: for ever [default: as it was created with, else 10]
+    #[arg(long, short, visible_alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true)]
+    pub time: Option<i32>,
+    /// In place of its stop signal
+    #[arg(long, short, value_name = "SIGNAL")]
+    pub signal: Option<OsString>,
+}
+
+/// Which containers are listed, and how: options of bocker-store ps.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Ps {
+    /// As is the default: those that have ended, too
+    #[arg(long, short)]
+    pub all: bool,
+    /// Ids only
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The N that were made last
+    #[arg(long, short = 'n', value_name = "N")]
+    pub last: Option<OsString>,
+    /// The one that was made last
+    #[arg(long, short)]
+    pub latest: bool,
+    /// Commands in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// As docker's, status=running
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub filter: Vec<OsString>,
+    /// As docker's: table, json, or a template
+    #[arg(long)]
+    pub format: Option<OsString>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `exec`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExecFlags {
+    /// In the background
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth, value_name = "BOOL")]
+    pub detach: Option<bool>,
+    /// In the foreground the command has our stdin, unless this is false
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth, value_name = "BOOL")]
+    pub interactive: Option<bool>,
+    /// Give it a terminal
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth, value_name = "BOOL")]
+    pub tty: Option<bool>,
+    /// With all capabilities
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth, value_name = "BOOL")]
+    pub privileged: Option<bool>,
+    /// Environment; without a value: the caller's
+    #[arg(long, short, value_name = "NAME[=VALUE]", allow_hyphen_values = true)]
+    pub env: Vec<OsString>,
+    /// Environment of this file first
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    pub env_file: Vec<OsString>,
+    /// Its user
+    #[arg(long, short, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
+    pub user: Option<OsString>,
+    /// Its working directory
+    #[arg(long, short, value_name = "DIR", allow_hyphen_values = true)]
+    pub workdir: Option<OsString>,
 }
 
 /// What can be asked of the store, and done to it.
@@ -264,7 +562,11 @@ pub enum Volume {
 impl Command {
     /// Whether it runs a command for the caller: its own failures are then 125.
     pub fn runs_a_command(&self) -> bool {
-        matches!(self, Self::Run { .. } | Self::Exec { .. })
+        match self {
+            Self::Run { .. } | Self::Create { .. } | Self::Exec { .. } => true,
+            Self::Start { attach, interactive, .. } => *attach || *interactive,
+            _ => false,
+        }
     }
 }
 

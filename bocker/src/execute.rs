@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::Failure;
-use crate::plan::{Job, Plan, Step, Tool, Var, Word};
+use crate::plan::{Condition, Job, Plan, Step, Tool, Var, Word};
+use crate::terminal::Modes;
 use crate::{shell, sys};
 
 /// The longest line that a tool may print for us: an id, a path, an address.
@@ -63,6 +65,7 @@ pub fn execute(plan: &Plan, tools: &Path, trace: bool) -> Result<u8, Failure> {
         on_exit: Vec::new(),
         alive: Vec::new(),
         handed: false,
+        quiet: false,
         interrupted: None,
     };
     let status = run.steps(&plan.steps);
@@ -100,6 +103,8 @@ struct Run<'a> {
     alive: Vec<u32>,
     /// The last step is under way: signals are the payload's.
     handed: bool,
+    /// What is started now says nothing.
+    quiet: bool,
     interrupted: Option<i32>,
 }
 
@@ -118,9 +123,39 @@ impl<'a> Run<'a> {
         match step {
             Step::Do(jobs) => self.jobs(jobs),
             Step::OnExit(groups) => {
+                // What a step before got under this name is not what is meant.
+                groups.iter().flatten().for_each(|(var, _)| drop(self.values.remove(var)));
                 self.on_exit.extend(groups);
                 Ok(())
             }
+            Step::Keep => {
+                self.on_exit.clear();
+                Ok(())
+            }
+            Step::Write(path, content) => self.write(&self.joined(path), &self.joined(content)),
+            Step::If(condition, yes, no) => {
+                let steps = if self.holds(condition)? { yes } else { no };
+                // Interrupted meanwhile: the answer is none.
+                if self.interrupted.is_some() { Ok(()) } else { self.steps(steps) }
+            }
+            Step::Each(tools) => {
+                let mut result = Ok(());
+                for tool in tools {
+                    let child = self.start(tool, Stdio::inherit(), Stdio::inherit());
+                    match child.and_then(|child| self.all_done(vec![(tool, child)])) {
+                        _ if self.interrupted.is_some() => break,
+                        Ok(()) => {}
+                        Err(End::Unable(failure)) => {
+                            failure.say();
+                            result = Err(End::Failed(1));
+                        }
+                        Err(end) => result = Err(end),
+                    }
+                }
+                result
+            }
+            Step::Fail(line) => Err(End::Unable(Failure::new(line.clone()))),
+            Step::Stop => Err(End::Failed(1)),
             Step::Say(words) => {
                 let mut line = words.iter().map(|word| self.value(word)).collect::<Vec<_>>().join(&OsString::from(" "));
                 line.push("\n");
@@ -131,13 +166,54 @@ impl<'a> Run<'a> {
                     _ => Ok(()),
                 }
             }
+            Step::Begin(tool) => {
+                let child = self.start(tool, Stdio::inherit(), Stdio::inherit())?;
+                match (self.all_done(vec![(tool, child)]), self.interrupted) {
+                    (Err(_), Some(signal)) => Err(End::Interrupted(signal)),
+                    (Err(End::Failed(status)), None) => Err(End::Payload(status)),
+                    (done, _) => done,
+                }
+            }
             Step::Hand(tool) => {
+                let modes = Modes::now();
                 let mut child = self.start(tool, Stdio::inherit(), Stdio::inherit())?;
                 self.handed = true;
                 let status = self.wait(&mut child)?;
+                if status.signal().is_some() {
+                    modes.put_back();
+                }
                 Err(End::Payload(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8))
             }
         }
+    }
+
+    fn holds(&mut self, condition: &'a Condition) -> Result<bool, End> {
+        let (job, quiet) = match condition {
+            Condition::There(path) => return Ok(Path::new(&self.joined(path)).exists()),
+            Condition::Done(job) => (job, false),
+            Condition::Quietly(job) => (job, true),
+        };
+        self.quiet = quiet;
+        let done = self.jobs(std::slice::from_ref(job));
+        self.quiet = false;
+        match done {
+            Ok(()) => Ok(true),
+            Err(End::Failed(_)) => Ok(false),
+            Err(end) => Err(end),
+        }
+    }
+
+    fn joined(&self, words: &[Word]) -> OsString {
+        words.iter().map(|word| self.value(word)).collect()
+    }
+
+    fn write(&self, path: &OsString, content: &OsString) -> Result<(), End> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let fail = |act: &str, e: std::io::Error| {
+            End::Unable(Failure::new(format!("{act} {}: {}", Path::new(path).display(), reason(&e))))
+        };
+        let made = File::options().write(true).create_new(true).mode(0o644).open(path);
+        made.map_err(|e| fail("make", e))?.write_all(content.as_bytes()).map_err(|e| fail("write", e))
     }
 
     /// Starts all, then waits for all: none may still be at work when the next step, or cleaning up, begins.
@@ -178,7 +254,8 @@ impl<'a> Run<'a> {
         let mut stdin = stdin;
         for (at, tool) in tools.iter().enumerate() {
             let piped = kept || at + 1 < tools.len();
-            match self.start(tool, stdin, if piped { Stdio::piped() } else { Stdio::inherit() }) {
+            let ours = || if self.quiet { Stdio::null() } else { Stdio::inherit() };
+            match self.start(tool, stdin, if piped { Stdio::piped() } else { ours() }) {
                 Ok(mut child) => {
                     let out = child.stdout.take();
                     children.push((tool, child));
@@ -239,8 +316,20 @@ impl<'a> Run<'a> {
             }
             let _ = writeln!(std::io::stderr(), "{line}");
         }
-        let path = self.tools.join(tool.name);
+        let path = if tool.name.starts_with("bocker") { self.tools.join(tool.name) } else { host_program(tool.name)? };
         let mut command = Command::new(&path);
+        let stdin = if tool.no_stdin { Stdio::null() } else { stdin };
+        let stdin = match &tool.told {
+            None => stdin,
+            Some((0, words)) => memory(words)?.into(),
+            Some((number, words)) => {
+                sys::give(&mut command, memory(words)?.into(), *number);
+                stdin
+            }
+        };
+        if self.quiet {
+            command.stderr(Stdio::null());
+        }
         command.args(tool.words.iter().map(|word| self.value(word))).stdin(stdin).stdout(stdout).env_clear();
         let keep =
             |name: &OsString| name.as_bytes().starts_with(b"BOCKER_") || ENVIRONMENT.iter().any(|kept| name == kept);
@@ -261,6 +350,12 @@ impl<'a> Run<'a> {
             Word::Tool(name) => self.tools.join(name).into(),
             Word::Var(var) => of(var),
             Word::Me(before) => format!("{before}={}", std::process::id()).into(),
+            Word::Between(before, var, rest) => [OsString::from(before), of(var), rest.into()].into_iter().collect(),
+            Word::Joined(words) => self.joined(words),
+            Word::Last(var) => {
+                let path = of(var);
+                Path::new(&path).file_name().unwrap_or_default().to_owned()
+            }
             Word::VarWith(var, rest) => {
                 let mut value = of(var);
                 value.push(rest);
@@ -363,6 +458,25 @@ impl<'a> Run<'a> {
             }
         }
     }
+}
+
+/// These words, each with a NUL after it, to be read: a file in memory that has no name, `memfd_create(2)`.
+fn memory(words: &[OsString]) -> Result<File, End> {
+    let make = || {
+        let mut file = File::from(memfd_create(c"words", MFdFlags::MFD_CLOEXEC)?);
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.as_bytes().iter().chain(&[0])).copied().collect();
+        file.write_all(&bytes).and_then(|()| file.rewind())?;
+        Ok(file)
+    };
+    make().map_err(|e: std::io::Error| End::Unable(Failure::new(format!("memfd_create: {}", reason(&e)))))
+}
+
+/// A program that every host has, where such programs are: not by PATH, which is the caller's.
+fn host_program(name: &str) -> Result<PathBuf, End> {
+    let places = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(|dir| Path::new(dir).join(name));
+    let found = places.into_iter().find(|path| path.exists());
+    found
+        .ok_or_else(|| End::Unable(Failure::new(format!("start {name}: this host has none in /usr/bin, /bin or sbin"))))
 }
 
 /// A started tool.

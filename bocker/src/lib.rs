@@ -3,10 +3,17 @@
 
 pub mod cli;
 pub mod commands;
+mod cp;
 pub mod execute;
+pub mod flags;
+mod life;
+pub mod net;
 pub mod plan;
+mod run;
 pub mod shell;
 mod sys;
+mod terminal;
+pub mod values;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -113,6 +120,6 @@ fn usage(error: &clap::Error, words: &[OsString]) -> Result<u8, Failure> {
     let missing: Vec<_> = text.lines().skip(1).take_while(|l| !l.is_empty()).map(str::trim).collect();
     let line = [line, missing.join(" ")].join(" ").trim_end().to_owned();
     let runs = words.iter().skip(1).find(|w| !w.to_string_lossy().starts_with('-'));
-    let status = if runs.is_some_and(|w| w == "run" || w == "exec") { 125 } else { 2 };
+    let status = if runs.is_some_and(|w| w == "run" || w == "create" || w == "exec") { 125 } else { 2 };
     Err(Failure::usage(format!("{line} (see bocker --help)")).status(status))
 }

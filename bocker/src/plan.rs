@@ -17,6 +17,12 @@ pub enum Word {
     Var(Var),
     /// A captured line with something after it, as `$dir/rootfs`.
     VarWith(Var, &'static str),
+    /// The last part of a captured path, as `${dir##*/}`: a container's directory has its id as name.
+    Last(Var),
+    /// A captured line with something on both sides, as `bocker-$id.service`.
+    Between(&'static str, Var, &'static str),
+    /// One word of several, as `network=container:$net`.
+    Joined(Vec<Self>),
     /// An option whose value is the number of the process that carries the plan out.
     Me(&'static str),
 }
@@ -42,16 +48,20 @@ impl From<OsString> for Word {
 /// A tool and its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool {
-    /// `bocker-store`, …
+    /// `bocker-store`, …; or a program of the host's: `tar`, `systemctl`.
     pub name: &'static str,
     /// The words after the name.
     pub words: Vec<Word>,
+    /// Its stdin is /dev/null, whatever ours is.
+    pub no_stdin: bool,
+    /// What a descriptor of its has to read: these words, each with a NUL after it. Not on the command line, which all users can read.
+    pub told: Option<(i32, Vec<OsString>)>,
 }
 
 impl Tool {
     /// The tool with these words.
     pub fn new(name: &'static str, words: impl IntoIterator<Item = impl Into<Word>>) -> Self {
-        Self { name, words: words.into_iter().map(Into::into).collect() }
+        Self { name, words: words.into_iter().map(Into::into).collect(), no_stdin: false, told: None }
     }
 
     /// Adds words.
@@ -64,7 +74,20 @@ impl Tool {
     /// `self … -- next …`: a link of a chain that execs the next.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
-        self.and(["--"]).and([Word::Tool(next.name)]).and(next.words)
+        let told = next.told;
+        Self { told, ..self.and(["--"]).and([Word::Tool(next.name)]).and(next.words) }
+    }
+
+    /// With something to read there, if there is something.
+    #[must_use]
+    pub fn told(self, descriptor: i32, words: Vec<OsString>) -> Self {
+        Self { told: (!words.is_empty()).then_some((descriptor, words)), ..self }
+    }
+
+    /// With our stdin, or with /dev/null.
+    #[must_use]
+    pub fn stdin(self, ours: bool) -> Self {
+        Self { no_stdin: !ours, ..self }
     }
 }
 
@@ -89,6 +112,17 @@ impl Job {
     }
 }
 
+/// What a choice depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The job succeeds. Where it fails it has said why.
+    Done(Job),
+    /// The job succeeds; it says nothing, and its failure is an answer.
+    Quietly(Job),
+    /// Something has this path; its parts are joined.
+    There(Vec<Word>),
+}
+
 /// One form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -97,8 +131,22 @@ pub enum Step {
     /// However the plan ends from here on: one group after the other, run those tools whose variable has got its value.
     /// At the same time within a group. What fails has said so.
     OnExit(Vec<Vec<(Var, Tool)>>),
+    /// What [`Step::OnExit`] named before stays, however the plan ends from here on.
+    Keep,
     /// Print a line on stdout.
     Say(Vec<Word>),
+    /// Make a file of this path (its parts are joined) and content, mode 0644. One that is there already: as a failed tool.
+    Write(Vec<Word>, Vec<Word>),
+    /// The first steps if it is so, else the second.
+    If(Condition, Vec<Step>, Vec<Step>),
+    /// Run each, one after the other, whatever becomes of those before it. If one has failed: end, as after a failed tool.
+    Each(Vec<Tool>),
+    /// Print a line of ours on stderr and end, as after a failed tool.
+    Fail(String),
+    /// End, as after a failed tool, which has said why.
+    Stop,
+    /// Run the tool; where it fails its status is the plan's: it is that of a command which could not be started.
+    Begin(Tool),
     /// Run the tool; its status is the plan's. The last step.
     Hand(Tool),
 }

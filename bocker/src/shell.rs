@@ -5,13 +5,14 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::plan::{Job, Plan, Step, Tool, Word};
+use crate::plan::{Condition, Job, Plan, Step, Tool, Word};
 
 /// The script; the tools are found in `tools` first.
 pub fn script(plan: &Plan, tools: &Path) -> String {
     let mut printer = Printer {
         out: format!("PATH={}:$PATH\n", quote(tools.as_os_str())),
         traps: false,
+        depth: 0,
         exit: plan.failure.map_or("exit".to_owned(), |status| format!("exit {status}")),
     };
     for (name, value) in &plan.env {
@@ -28,9 +29,29 @@ pub fn command(tool: &Tool) -> String {
     let mut line = tool.name.to_owned();
     for word in &tool.words {
         line.push(' ');
-        line.push_str(&self::word(word));
+        match word {
+            Word::Me(option) if asks_who(tool) => line.push_str(&format!("{option}=\"$me\"")),
+            word => line.push_str(&self::word(word)),
+        }
     }
-    line
+    let Some((descriptor, words)) = &tool.told else {
+        if tool.no_stdin {
+            line.push_str(" </dev/null");
+        }
+        return line;
+    };
+    // printf is the shell's own: no other process has the words on its command line.
+    let printf = words.iter().fold("printf '%s\\0'".to_owned(), |line, word| line + " " + &quote(word));
+    match (descriptor, tool.no_stdin) {
+        (0, _) => format!("{printf} | {line}"),
+        (n, true) => format!("{printf} | {line} {n}<&0 </dev/null"),
+        (n, false) => format!("{{ {printf} | {line} {n}<&0 <&9 9<&-; }} 9<&0"),
+    }
+}
+
+/// Whether our number is to be said: in a pipe its parent is a subshell that ends at once.
+fn asks_who(tool: &Tool) -> bool {
+    matches!(tool.told, Some((0, _))) && tool.words.iter().any(|word| matches!(word, Word::Me(_)))
 }
 
 /// The word quoted for a shell. The script is text: a word that is not comes out of `printf`, in octal
@@ -55,6 +76,9 @@ fn word(word: &Word) -> String {
         Word::Tool(name) => (*name).to_owned(),
         Word::Var(var) => format!("\"${var}\""),
         Word::VarWith(var, rest) => format!("\"${var}{rest}\""),
+        Word::Last(var) => format!("\"${{{var}##*/}}\""),
+        Word::Between(before, var, rest) => format!("\"{before}${{{var}}}{rest}\""),
+        Word::Joined(words) => words.iter().map(self::word).collect(),
         // $$ is another process's number in a subshell: there the option goes without.
         Word::Me(option) => (*option).to_owned(),
     }
@@ -62,6 +86,30 @@ fn word(word: &Word) -> String {
 
 fn pipe(tools: &[Tool]) -> String {
     tools.iter().map(command).collect::<Vec<_>>().join(" | ")
+}
+
+fn done(job: &Job) -> String {
+    match job.var {
+        Some(var) => format!("{var}=$({})", pipe(&job.pipe)),
+        None => pipe(&job.pipe),
+    }
+}
+
+/// Without what it says.
+fn quietly(job: &Job) -> String {
+    match job.var {
+        Some(var) => format!("{var}=$({} 2>/dev/null)", pipe(&job.pipe)),
+        None => format!("{} >/dev/null 2>&1", pipe(&job.pipe)),
+    }
+}
+
+/// Words as one; a tool by its path.
+fn joined(words: &[Word]) -> String {
+    let one = |part: &Word| match part {
+        Word::Tool(name) => format!("\"$(command -v {name})\""),
+        part => word(part),
+    };
+    words.iter().map(one).collect()
 }
 
 /// What may end the script, with numbers as in signal(7). The executor holds more; a shell knows no name for some.
@@ -72,26 +120,41 @@ struct Printer {
     out: String,
     /// There are traps.
     traps: bool,
+    /// Of choices within choices.
+    depth: usize,
     /// What follows `||`.
     exit: String,
 }
 
 impl Printer {
     fn line(&mut self, text: &str) {
+        self.out.push_str(&"    ".repeat(self.depth));
         self.out.push_str(text);
         self.out.push('\n');
+    }
+
+    /// Which process this shell is: POSIX has no other word for it that holds in a subshell.
+    fn who(&mut self, jobs: &[Job]) {
+        if jobs.iter().flat_map(|job| &job.pipe).any(asks_who) {
+            self.line("me=$(exec sh -c 'echo \"$PPID\"')");
+        }
+    }
+
+    fn branch(&mut self, steps: &[Step]) {
+        self.depth += 1;
+        for step in steps {
+            self.step(step);
+        }
+        self.depth -= 1;
     }
 
     fn step(&mut self, step: &Step) {
         match step {
             // One after the other: it takes longer, and comes to the same.
             Step::Do(jobs) => {
-                for Job { var, pipe: tools } in jobs {
-                    let done = match var {
-                        Some(var) => format!("{var}=$({})", pipe(tools)),
-                        None => pipe(tools),
-                    };
-                    self.line(&format!("{done} || {}", self.exit.clone()));
+                self.who(jobs);
+                for job in jobs {
+                    self.line(&format!("{} || {}", done(job), self.exit.clone()));
                 }
             }
             Step::OnExit(groups) => {
@@ -108,9 +171,54 @@ impl Printer {
                 // does neither.
                 self.line(&ENDS.map(|(name, number)| format!("trap 'exit {}' {name}", 128 + number)).join("; "));
             }
+            Step::Keep => {
+                self.traps = false;
+                self.line(&format!("trap - EXIT {}", ENDS.map(|(name, _)| name).join(" ")));
+            }
+            Step::Write(path, content) => {
+                let (path, exit) = (joined(path), self.exit.clone());
+                // The shell's noclobber opens with O_EXCL, but for what is no regular file.
+                self.line(&format!(
+                    "(set -C; umask 022; [ ! -e {path} ] && printf %s {} >{path}) || {{ echo bocker: make {path}: File exists >&2; {exit}; }}",
+                    joined(content)
+                ));
+            }
+            Step::If(condition, yes, no) => {
+                if let Condition::Done(job) | Condition::Quietly(job) = condition {
+                    self.who(std::slice::from_ref(job));
+                }
+                let condition = match condition {
+                    Condition::Done(job) => done(job),
+                    Condition::Quietly(job) => quietly(job),
+                    Condition::There(path) => format!("[ -e {} ]", joined(path)),
+                };
+                // An `if` without a branch is no shell.
+                let (not, first, second) = if yes.is_empty() { ("! ", no, yes) } else { ("", yes, no) };
+                self.line(&format!("if {not}{condition}; then"));
+                self.branch(first);
+                if !second.is_empty() {
+                    self.line("else");
+                    self.branch(second);
+                }
+                self.line("fi");
+            }
+            Step::Each(tools) => {
+                self.line("failed=");
+                tools.iter().for_each(|tool| self.line(&format!("{} || failed=$?", command(tool))));
+                self.line(&format!(
+                    "[ -z \"$failed\" ] || {}",
+                    if self.exit == "exit" { "exit \"$failed\"" } else { &self.exit }.to_owned()
+                ));
+            }
+            Step::Fail(line) => {
+                let text = quote(OsStr::new(&format!("bocker: {line}")));
+                self.line(&format!("echo {text} >&2; {}", if self.exit == "exit" { "exit 1" } else { &self.exit }));
+            }
+            Step::Stop => self.line(if self.exit == "exit" { "exit 1" } else { &self.exit }.to_owned().as_str()),
             Step::Say(words) => {
                 self.line(&format!("echo {}", words.iter().map(word).collect::<Vec<_>>().join(" ")));
             }
+            Step::Begin(tool) => self.line(&format!("{} || exit", command(tool))),
             Step::Hand(tool) => {
                 // From here on signals are the payload's, which gets a terminal's by itself: its status is ours.
                 if self.traps {

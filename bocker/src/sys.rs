@@ -1,6 +1,10 @@
 //! The one place of this crate with `unsafe`: signals by number, which nix does not wrap.
 #![allow(unsafe_code)]
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
@@ -41,6 +45,20 @@ pub(crate) fn signals_but(out: &[i32]) -> SigSet {
         }
         SigSet::from_sigset_t_unchecked(set)
     }
+}
+
+/// The command has the file as this descriptor.
+pub(crate) fn give(command: &mut Command, file: OwnedFd, number: i32) {
+    let place = move || {
+        let given = file.as_raw_fd();
+        // SAFETY: dup2(2) and fcntl(2) may be called after a fork, signal-safety(7), and touch descriptors of the child's alone.
+        // What is the same number already only has to stay open.
+        let done =
+            unsafe { if given == number { libc::fcntl(given, libc::F_SETFD, 0) } else { libc::dup2(given, number) } };
+        if done == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(place) };
 }
 
 /// `kill(2)` by number.

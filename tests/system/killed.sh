@@ -81,6 +81,8 @@ runs() { [ -n "$(stage "$1")" ]; }
 has() { [ "$(stat -c %s "$BOCKER_ROOT.cache"/*.partial 2>/dev/null | sort -n | tail -1)" -ge "$1" ] 2>/dev/null; }
 nothing_runs() { ! runs bocker-pull && ! runs bocker-store && ! runs "bocker pull"; }
 
+named() { [ "$(find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 -name 'sha256:*' | wc -l)" = 1 ]; }
+
 # Bytes of the large layer, whose digest begins so, that the registry was asked for.
 asked() { sed -n 's/^GET .*sha256:1a576ada.* range=\(bytes=\)\{0,1\}\([0-9]*\)-.*/\2/p' requests | awk '{ sum += '$big' - $1 } END { print sum + 0 }'; }
 
@@ -127,6 +129,32 @@ test_a_pull_killed_again_and_again() {
   unlike "$(bocker gc)" '^[^l]|^layers/[^.]'
   is "$(bocker gc)" ""
   is "$(there; census | grep -v '^process')" "$before"
+}
+
+# Killed within a layer, a pull keeps the one before: that has its name by then, and is not asked for again.
+test_a_pull_killed_within_a_layer_keeps_the_one_before() {
+  python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready 2>/dev/null &
+  eventually 10 grep -qs ready ready
+  bocker-store init 2>/dev/null
+  local group first img
+  # The registry says no more at the first time.
+  setsid bocker pull 127.0.0.1:5001/half >out 2>err &
+  group=$!
+  eventually 10 has 100000
+  eventually 10 named
+  kill -KILL -- "-$group"
+  wait "$group" || true
+  eventually 5 nothing_runs
+  named || fail "the layer is lost"
+  first=$(cut -f 1 "$BOCKER_ROOT"/layers/sha256:*/origin)
+  like "$(cat requests)" "/blobs/$first"
+  : >requests
+  img=$(bocker pull 127.0.0.1:5001/half 2>/dev/null | sed 's/Created: //')
+  like "$(cat requests)" '/blobs/sha256:1a576ada.* range=bytes=100000-'
+  unlike "$(cat requests)" "/blobs/$first"
+  is "$(stat -c %s "$BOCKER_ROOT/$img/rootfs/"{one,two} | xargs)" "1000 300000"
+  like "$(bocker gc)" '^layers/\.new_layer_[^ ]*$'
+  is "$(bocker-store fsck)" ""
 }
 
 # At moments spread over its time, all of its processes at once.

@@ -372,5 +372,5 @@ test_bocker_with_names() {
   is "$(bocker rmi ps_tools)" "Removed: ps_tools"
   is "$(bocker rmi -f "$img")" "Removed: $img"
   is "$(bocker images | wc -l)" 1
-  fails 125 "No image named 'mine:1' exists" bocker run mine:1 true
+  fails 125 "No image named 'mine:1' exists" bocker run --pull=never mine:1 true
 }

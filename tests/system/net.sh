@@ -66,17 +66,12 @@ test_net_ids_that_collided_reach_each_other() {
 }
 
 test_net_nat_reaches_the_world() {
-  # A world that has no route to 10.0.0.0/24.
-  ip netns add world
-  ip link add uplink type veth peer name eth0 netns world
-  ip address add 192.0.2.1/24 dev uplink
-  ip link set uplink up
-  ip -n world address add 192.0.2.2/24 dev eth0
-  ip -n world link set eth0 up
+  a_world
   bocker-net up --setup ps_42045 2>/dev/null >/dev/null
   bocker-net exec ps_42045 -- busybox ping -c 1 -W 2 192.0.2.2 >/dev/null
   nft delete table ip bocker
-  ! bocker-net exec ps_42045 -- busybox ping -c 1 -W 1 192.0.2.2 >/dev/null || fail "reached without NAT: the test proves nothing"
+  # bocker-net exec would make it again.
+  ! ip netns exec netns_ps_42045 busybox ping -c 1 -W 1 192.0.2.2 >/dev/null || fail "reached without NAT: the test proves nothing"
   bocker-net setup
   bocker-net exec ps_42045 -- busybox ping -c 1 -W 2 192.0.2.2 >/dev/null
 }
@@ -196,7 +191,9 @@ test_net_dry_run_is_what_it_does() {
   # setup alone
   bocker-net setup
   kernel_state >setup.tool
+  [ -e /run/bocker-net.lock ] || fail "no lock: the next line proves nothing"
   bocker-net setup --undo
+  [ ! -e /run/bocker-net.lock ] || fail "its lock is left"
   bocker-net setup --dry-run | sh -e
   kernel_state >setup.shell
   diff -u setup.tool setup.shell || fail "setup differs"
@@ -343,10 +340,10 @@ test_net_works_without_nft() {
   bocker-net setup 2>err || status=$?
   is "$status" 0
   is "$(grep -c 'no NAT' err)" 1 "one warning"
-  like "$(cat err)" '^bocker-net: no NAT: '
+  like "$(cat err)" '^bocker-net: no NAT and no guard: '
   like "$(cat err)" 'set up bridge0 with 10.0.0.1/24 and forwarding \('
   bocker-net setup 2>err
-  like "$(cat err)" '^bocker-net: no NAT: '
+  like "$(cat err)" '^bocker-net: no NAT and no guard: '
   is "$(wc -l <err)" 1 "what is still missing is said, and nothing else"
   is "$(bocker-net up ps_42045)" 10.0.0.45
   bocker-net down ps_42045
@@ -356,7 +353,7 @@ test_net_works_without_nft() {
   mkdir empty
   # shellcheck disable=SC2016 # expanded by the inner shell
   unshare --mount sh -ec 'mount --bind empty /usr/sbin; exec "$BOCKER_BIN/bocker-net" setup' 2>err
-  like "$(cat err)" '^bocker-net: no NAT: '
+  like "$(cat err)" '^bocker-net: no NAT and no guard: '
   bocker-net setup --undo
 }
 

@@ -103,7 +103,8 @@ PY
   bocker-pull manifest registry.test:8443/redirect-cdn >records
   : >cdn
   connections() { python3 -c 'import os, subprocess, sys; print(subprocess.run(["strace", "-f", "-qq", "-e", "trace=connect", *sys.argv[1:]], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=open("records")).stderr.decode().count("htons(8444)"))' "$@"; }
-  fails 1 'it leads to cdn.test, which is an address inside this network$' sh -c 'bocker-pull fetch <records >image.tar'
+  way_out='which is an address inside this network \(if it should be: BOCKER_PULL_INSIDE=cdn.test\)$'
+  fails 1 "it leads to cdn.test, $way_out" sh -c 'bocker-pull fetch <records >image.tar'
   is "$(connections bocker-pull fetch)" 0
   # A proxy that this is not for changes nothing, nor an address inside that such a registry has beside its own.
   is "$(http_proxy=http://127.0.0.1:9 connections bocker-pull fetch)" 0
@@ -112,8 +113,25 @@ PY
   is "$(connections bocker-pull fetch)" 0
   grep -v 10.9.9.9 hosts >hosts.new
   cat hosts.new >hosts
-  fails 1 "token server 'https://cdn.test:8444/.*it leads to cdn.test" bocker-pull_to_file registry.test:8443/token-at-cdn
+  fails 1 "token server 'https://cdn.test:8444/.*it leads to cdn.test, $way_out" bocker-pull_to_file registry.test:8443/token-at-cdn
+  # Another permission is none, nor is one for everything.
+  fails 1 "it leads to cdn.test, $way_out" sh -c 'BOCKER_PULL_INSIDE=registry.test,test,x.cdn.test bocker-pull fetch <records >image.tar'
+  for word in '*' cdn.test:8444 https://cdn.test; do
+    BOCKER_PULL_INSIDE=$word fails 1 "^bocker-pull: read BOCKER_PULL_INSIDE: '.*' is not a host \(HOST or HOST,HOST, without ports\)$" \
+      bocker-pull_to_file registry.test:8443/redirect-cdn
+  done
   is "$(cat cdn)" ""
+  # What its user names may be inside: as a filter, and through bocker, which hands the setting on.
+  BOCKER_PULL_INSIDE=other.test,CDN.test bocker-pull fetch <records >image.tar
+  whole image.tar "outside to inside, allowed"
+  bocker --PULL_INSIDE=cdn.test pull registry.test:8443/token-at-cdn >out 2>err || fail "$(cat err)"
+  like "$(cat out)" '^Created: img_'
+  like "$(cat cdn)" '^GET /cdn/sha256'
+  like "$(cat cdn)" '^GET /token/token-at-cdn'
+  # Named is that host: not what is inside by another name or by its address, and not without TLS.
+  for n in 0 5 28; do BOCKER_PULL_INSIDE=cdn.test fails 1 'is refused: it is' bocker-pull_to_file "registry.test:8443/goto:$n"; done
+  bocker setup --undo >/dev/null 2>&1
+  : >cdn
   sed 's/cdn.test//' hosts >hosts.new
   echo '93.184.216.34 cdn.test' >>hosts.new
   cat hosts.new >hosts
@@ -172,6 +190,15 @@ HELPER
   cp "$HOST_DIR/.stderr" said
   clean records said
   clean /run/seen
+  # Of a registry's words a short one leaves nothing, whether it is in them or not; a long one all but itself.
+  auths "$evil" user:five5 >home/.docker/config.json
+  for name in echo token-denied; do fails 1 '403 Forbidden \(the login of .*config.json is refused\)$' bocker-pull_to_file "$evil/$name"; done
+  bocker-pull manifest "$evil/echo-kindly" 2>said >records
+  is "$(cat said)" ""
+  auths "$evil" user:secret >home/.docker/config.json
+  fails 1 '403 Forbidden: not with Basic …, … or … \(' bocker-pull_to_file "$evil/echo"
+  bocker-pull manifest "$evil/echo-kindly" 2>said >records
+  is "$(cat said)" "bocker-pull: $evil: not with Basic …, … or …"
   like "$(cat /run/seen)" '^get$'
   # It was used: what is not there was sent.
   like "$(cat requests)" "^GET /v2/login-hang/.* auth=Basic $pair "
@@ -207,11 +234,13 @@ test_pull_is_bounded_in_time_and_memory() {
   # A byte each half second: no longer than three times our patience, and some time for the machine. The others run meanwhile.
   for name in drip-manifest drip-token drip-error raw/drip-head slow slow-body; do in_time 10 manifest "$evil/$name"; done
   in_time 10 tags "$evil/tags-drip"
-  in_time 10 blob "$evil/drip" "$(awk -F'\t' '$1 == "layer" { print $3 }' records | tail -1)"
+  for name in drip drip-unannounced; do
+    in_time 10 blob "$evil/$name" "$(awk -F'\t' '$1 == "layer" { print $3 }' records | tail -1)"
+  done
   slow=("${jobs[@]}") jobs=()
-  # Without end, or as large as it may be: at once.
+  # Without end, or as large as it may be: at once, but for the time that the registry needs to make it.
   for name in endless announced-endless endless-error token-endless many-layers 100k-layers many-entries brackets; do
-    in_time 8 manifest "$evil/$name"
+    BOCKER_PULL_TIMEOUT=5 in_time 8 manifest "$evil/$name"
   done
   ended
   for name in header headers status interim chunk-size chunk-extension chunk-huge trailers chunks h2 noise; do
@@ -224,7 +253,7 @@ test_pull_is_bounded_in_time_and_memory() {
   in_time 8 manifest "$evil/redirect-loop"
   jobs+=("${slow[@]}")
   ended
-  is "$(wc -l <took)" $((8 + 8 + 11 + 4)) "$(cat took)"
+  is "$(wc -l <took)" $((9 + 8 + 11 + 4)) "$(cat took)"
   for said in "many-layers.* it has 20000 layers, more than 127" "100k-layers.*longer than 4194304 bytes" "redirects more than 10 times" \
     "many-entries.*it has no image for" "many-ids.* names 100002 layers, the manifest 2" "more than 1000 pages" "tags-page.*longer than"; do
     like "$(cat took)" "$said"

@@ -104,6 +104,7 @@ test_pull_blob() {
   wrong "what came is sha256:" "$evil/wrong-digest"
   wrong "what came is sha256:" "$evil/too-long"
   wrong "what came is sha256:" "$evil/too-short"
+  wrong "it ends after 1000 bytes: " "$evil/cut-unannounced"
   wrong "404 Not Found" "$evil/blob-404"
   fails 2 "'latest' is not a digest" bocker-pull blob "$evil/good" latest
   fails 2 "only sha256 digests are known here" bocker-pull blob "$evil/good" "sha512:$(printf '0%.0s' {1..128})"

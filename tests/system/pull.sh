@@ -376,7 +376,7 @@ test_pull_logins_from_files() {
   DOCKER_CONFIG=$PWD/elsewhere pulls "$evil/login"
   REGISTRY_AUTH_FILE=$PWD/elsewhere/config.json pulls "$evil/login"
   REGISTRY_AUTH_FILE=$PWD/none refuses "read $PWD/none: No such file or directory" "$evil/login"
-  auths "$evil" user:wrong >run/containers/auth.json
+  auths "$evil" user:mistaken >run/containers/auth.json
   refuses "401 Unauthorized: who\? \(the login of $PWD/run/containers/auth.json is refused\)" "$evil/login"
   printf '{"auths":{"%s":{"auth":"%s"' "$evil" secret >run/containers/auth.json
   refuses "read $PWD/run/containers/auth.json: it is not a file of logins" "$evil/login"
@@ -395,7 +395,7 @@ test_pull_logins_at_a_token_server() {
   pulls "$evil/login-token"
   like "$(cat requests)" "^GET /token/login-token\?.* auth=Basic $(printf user:secret | base64) "
   is "$(grep -c 'GET /v2/.* auth=Basic' requests || true)" 0 "the login went to the registry, too"
-  auths "$evil" user:wrong >home/.docker/config.json
+  auths "$evil" user:mistaken >home/.docker/config.json
   refuses "401 Unauthorized: wrong password \(the login of $PWD/home/.docker/config.json is refused\)" "$evil/login-token"
   # An identity token, in both spellings.
   printf '{"auths":{"%s":{"auth":"dTpw","identitytoken":"identity/secret+x="}}}' "$evil" >home/.docker/config.json
@@ -403,7 +403,7 @@ test_pull_logins_at_a_token_server() {
   unlike "$(grep -v ^POST requests)" identity/secret
   auths "$evil" '<token>:identity/secret+x=' >home/.docker/config.json
   pulls "$evil/login-identity"
-  auths "$evil" '<token>:wrong' >home/.docker/config.json
+  auths "$evil" '<token>:mistaken' >home/.docker/config.json
   refuses "401 Unauthorized: bad form \(the login of $PWD/home/.docker/config.json is refused\)" "$evil/login-identity"
   refuses "a login follows no redirect" "$evil/login-identity-away"
   is "$(cat foreign)" "" "requests to the foreign port"
@@ -568,7 +568,7 @@ test_pull_from_a_real_registry_with_logins() {
   REGISTRY_AUTH_FILE=$PWD/auth.json skopeo login -u user -p secret registry.test:8443 >/dev/null
   REGISTRY_AUTH_FILE=$PWD/auth.json pulls registry.test:8443/group/a:1
   refuses "401" registry.test:8443/group/a:1
-  auths registry.test:8443 user:wrong >home/.docker/config.json
+  auths registry.test:8443 user:mistaken >home/.docker/config.json
   refuses "401 Unauthorized: authentication required \(the login of .*config.json is refused\)" registry.test:8443/group/a:1
   kill "$real" && wait "$real" 2>/dev/null || :
   # With tokens.

@@ -353,6 +353,11 @@ test_a_file_is_saved_whole_or_not_at_all() {
   cmp file.tar whole.tar
   fails 1 '^bocker-store: write /dev/full: No space left' bocker save -o /dev/full "$img"
   fails 1 '^bocker-store: write stdout: No space left' sh -c "bocker-store save -o stdout $img >/dev/full"
+  # So is a file that another is mounted on: nothing can take its name from it.
+  seq 100000 >there && touch at && mount --bind there at
+  bocker save -o at "$img"
+  umount at
+  cmp there whole.tar && [ ! -s at ] || fail "save to a mount point"
   mkdir "$BOCKER_ROOT/$img/rootfs/.wh.x"
   fails 1 "in a layer such a name hides another" sh -c "bocker-store save -o stdout $img >file.tar"
   [ -p pipe ] && [ -L stdout ] && [ -e file.tar ] || fail "what was written through is gone"

@@ -21,6 +21,8 @@ closed() {
 }
 
 # Check 18.
+settled() { local before; before=$(ls -A "$BOCKER_ROOT"/layers); sleep 0.3; [ "$(ls -A "$BOCKER_ROOT"/layers)" = "$before" ]; }
+
 test_nobody_comes_in_whatever_the_umask() {
   chmod 711 "$HOST_DIR"
   echo open > everybody && chmod 644 everybody
@@ -43,6 +45,8 @@ test_nobody_comes_in_whatever_the_umask() {
     setsid bocker pull "127.0.0.1:5001/half$mask" >out 2>err &
     job=$!
     eventually 10 sh -c 'ls "$BOCKER_ROOT".cache/*.partial "$BOCKER_ROOT"/layers/.new_* >/dev/null 2>&1'
+    # A layer that is complete gets its name meanwhile.
+    eventually 10 settled
     closed "$BOCKER_ROOT"/* "$BOCKER_ROOT"/layers/* "$BOCKER_ROOT"/layers/.new_* "$BOCKER_ROOT/$img"/* "$BOCKER_ROOT/$ps"/* \
       "$BOCKER_ROOT/$img/rootfs/bin/su" "$BOCKER_ROOT/$ps/rootfs/bin/su" "$BOCKER_ROOT/vol_vol/data" \
       "$BOCKER_ROOT".cache/* "/run/bocker/$ps"

@@ -1,0 +1,200 @@
+//! Questions to nf_tables over netlink(7), for starting `nft` for them would take 3 ms of every `up`; and connections that are to end.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use rustix::io::{Errno, Result};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+
+// linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x001;
+const NLM_F_MULTI: u16 = 0x002;
+const NLM_F_ACK: u16 = 0x004;
+const NLM_F_DUMP: u16 = 0x300;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 0x8000;
+// linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h
+const CTNETLINK: u16 = 1 << 8;
+const CT_GET: u16 = CTNETLINK | 1;
+const CT_DELETE: u16 = CTNETLINK | 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_IP_V4_SRC: u16 = 1;
+const IPS_DST_NAT: u32 = 1 << 5;
+const AF_INET: u8 = 2;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
+const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
+const NFT_MSG_NEWRULE: u16 = NFNL_SUBSYS_NFTABLES | 6;
+const NFT_MSG_GETRULE: u16 = NFNL_SUBSYS_NFTABLES | 7;
+/// Both NFTA_TABLE_NAME and NFTA_RULE_TABLE.
+const TABLE: u16 = 1;
+
+/// How many rules a table has; none where there is no such table, or no nf_tables.
+pub(crate) fn rules(family: u8, table: &str) -> usize {
+    let mut rules = 0;
+    let counted = open().and_then(|socket| {
+        let question = message(NFT_MSG_GETRULE, NLM_F_DUMP, family, &name(table));
+        ask(&socket, &question, |kind, _| rules += usize::from(kind == NFT_MSG_NEWRULE))
+    });
+    counted.map_or(0, |()| rules)
+}
+
+/// Whether there is a table of that name.
+pub(crate) fn has(family: u8, table: &str) -> bool {
+    open().and_then(|socket| ask(&socket, &message(NFT_MSG_GETTABLE, 0, family, &name(table)), |_, _| ())).is_ok()
+}
+
+/// Forgets the connections that were sent to these addresses, which are another's soon: while they last, the kernel goes on to send
+/// what is theirs there, rule or no rule. Where there is no conntrack there are none.
+pub(crate) fn forget(addresses: &[Ipv4Addr]) {
+    let Ok(socket) = open() else { return };
+    let mut found = Vec::new();
+    let _ = ask(&socket, &message(CT_GET, NLM_F_DUMP, AF_INET, &[]), |_, held| {
+        found.extend(sent_to(held).filter(|(to, _)| addresses.contains(to)).map(|(_, tuple)| tuple.to_vec()));
+    });
+    for tuple in found {
+        let own = attribute_of(CTA_TUPLE_ORIG | NESTED, &tuple);
+        // Gone by itself, perhaps.
+        let _ = ask(&socket, &message(CT_DELETE, NLM_F_ACK, AF_INET, &own), |_, _| ());
+    }
+}
+
+/// Of a connection that was sent elsewhere than its client meant: where, and its first packet's addresses.
+fn sent_to(held: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
+    let held = held.get(4..)?;
+    let status = u32::from_be_bytes(*attribute(held, CTA_STATUS)?.first_chunk()?);
+    let answers = attribute(attribute(attribute(held, CTA_TUPLE_REPLY)?, CTA_TUPLE_IP)?, CTA_IP_V4_SRC)?;
+    let tuple = attribute(held, CTA_TUPLE_ORIG)?;
+    (status & IPS_DST_NAT != 0).then_some((Ipv4Addr::from(*answers.first_chunk::<4>()?), tuple))
+}
+
+fn open() -> Result<OwnedFd> {
+    socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))
+}
+
+/// Sends one question; `each` gets the kind of every message of the answer, and what it holds.
+fn ask(socket: &OwnedFd, question: &[u8], mut each: impl FnMut(u16, &[u8])) -> Result<()> {
+    send(socket, question, SendFlags::empty())?;
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        let length = match recv(socket, &mut buffer[..], RecvFlags::empty()) {
+            Err(Errno::INTR) => continue,
+            other => other?.0,
+        };
+        let mut left = buffer.get(..length).unwrap_or_default();
+        if left.is_empty() {
+            return Err(Errno::PROTO);
+        }
+        while let Some(Message { kind, is_part, held, rest }) = next(left) {
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => {
+                    let code = held.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(-code)) };
+                }
+                kind => each(kind, held),
+            }
+            if !is_part {
+                return Ok(());
+            }
+            left = rest;
+        }
+    }
+}
+
+/// A table's name: a string with its NUL.
+fn name(table: &str) -> Vec<u8> {
+    attribute_of(TABLE, &[table.as_bytes(), &[0]].concat())
+}
+
+fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// The first attribute of that kind.
+fn attribute(mut all: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*all.first_chunk()?));
+        let kind = u16::from_ne_bytes(*all.get(2..)?.first_chunk()?);
+        let value = all.get(4..length)?;
+        if kind & !NESTED == wanted {
+            return Some(value);
+        }
+        all = all.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+    // struct nlmsghdr: length, kind, flags, sequence, port
+    let mut message = ((20 + attributes.len()) as u32).to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    message.extend([0; 8]);
+    // struct nfgenmsg: the family, a version of 0, a resource id of 0.
+    message.extend([family, 0, 0, 0]);
+    message.extend(attributes);
+    message
+}
+
+/// A message of an answer, and what comes behind it.
+#[derive(Debug, PartialEq, Eq)]
+struct Message<'a> {
+    kind: u16,
+    /// Others belong to it.
+    is_part: bool,
+    held: &'a [u8],
+    rest: &'a [u8],
+}
+
+fn next(buffer: &[u8]) -> Option<Message<'_>> {
+    let length = u32::from_ne_bytes(*buffer.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*buffer.get(4..)?.first_chunk()?);
+    let flags = u16::from_ne_bytes(*buffer.get(6..)?.first_chunk()?);
+    let held = buffer.get(16..length)?;
+    let rest = buffer.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some(Message { kind, is_part: flags & NLM_F_MULTI != 0, held, rest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_a_message_of_its_length() {
+        let message = message(NFT_MSG_GETRULE, NLM_F_DUMP, 2, &name("bocker"));
+        assert_eq!(message.len(), 32);
+        let held = &b"\x02\0\0\0\x0b\0\x01\0bocker\0\0"[..];
+        assert_eq!(next(&message), Some(Message { kind: 0x0a07, is_part: false, held, rest: &[] }));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_message() {
+        let message = message(NFT_MSG_GETTABLE, 0, 7, &name("x"));
+        for length in 0..message.len() {
+            assert_eq!(next(&message[..length]), None);
+        }
+        assert_eq!(next(&[8, 0, 0, 0, 2, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn an_attribute_is_found_within_its_bounds() {
+        let all = [attribute_of(1 | NESTED, &attribute_of(7, b"abc")), attribute_of(3, b"defg")].concat();
+        assert_eq!(attribute(attribute(&all, 1).unwrap(), 7), Some(&b"abc"[..]));
+        assert_eq!(attribute(&all, 3), Some(&b"defg"[..]));
+        assert_eq!(attribute(&all, 2), None);
+        for length in 0..all.len() {
+            assert_eq!(attribute(&all[..length], 3), None);
+        }
+        // Of no length: not for ever.
+        assert_eq!(attribute(&[0; 16], 3), None);
+    }
+}
