@@ -19,7 +19,7 @@ use crate::log::{Log, Writer};
 use crate::mounts::Source;
 use crate::process::{LOG_FILES, LOG_SIZE};
 use crate::status::{Status, StatusFd};
-use crate::supervise::{Supervisor, leave_the_terminal_to_others, start, take_signals};
+use crate::supervise::{Memory, Supervisor, leave_the_terminal_to_others, start, take_signals};
 use crate::terminal::{Plumbing, Pty};
 use crate::userns::{Held, Users};
 use crate::{attach, config, plan, userns};
@@ -160,7 +160,7 @@ fn supervise(args: &Args, made: Made, detached: Option<(Detached, Option<OwnedFd
         status_fd,
         container,
         init: args.process.init,
-        grown: None,
+        memory: Memory::Unasked,
         score: None,
     };
     let result = supervisor.wait(started);

@@ -17,7 +17,7 @@ use crate::args::Args;
 use crate::detach::{self, Detached, Side};
 use crate::inroot::{Root, errno};
 use crate::status::StatusFd;
-use crate::supervise::{Supervisor, leave_the_terminal_to_others, start, take_signals};
+use crate::supervise::{Memory, Supervisor, leave_the_terminal_to_others, start, take_signals};
 use crate::terminal::{Plumbing, Pty};
 use crate::userns::Users;
 use crate::{config, plan, status};
@@ -143,7 +143,7 @@ fn enter(
         status_fd,
         container: None,
         init: false,
-        grown: None,
+        memory: Memory::Unasked,
         score: None,
     };
     supervisor.wait(started)

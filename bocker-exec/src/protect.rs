@@ -103,16 +103,14 @@ fn directory(controllers: &str, path: &Path, mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// Gives back all memory that comes again by itself: the heap's free part, the stack's, and every page of our own program and of its
-/// libraries that nobody has written to. Those that are needed from here on come back from the page cache.
-pub fn shrink() {
-    let maps = text("/proc/self/smaps");
-    for (start, end) in unwritten(&maps) {
-        sys::forget_pages(start, end - start);
-    }
-    drop(maps);
+/// Gives back the heap's free part and the stack's, and says where our own program and its libraries are that nobody has written to:
+/// those pages come again from the page cache, so they are let go of as well ([`sys::forget_pages`]), right before the long wait. Each
+/// that is touched after that brings its neighbours along, 64 KiB and more: hence nothing but the wait itself.
+pub fn shrink() -> Vec<(usize, usize)> {
+    let clean = unwritten(&text("/proc/self/smaps"));
     sys::forget_stack();
     sys::trim_heap();
+    clean
 }
 
 /// Mappings of files without a single page of their own, from `/proc/PID/smaps`. What the dynamic linker has written to is read-only by
@@ -169,7 +167,7 @@ mod tests {
             7f000000-7f001000 r--p 00000000 08:02 1 /lib/libc.so.6\nAnonymous:             0 kB\n";
         assert_eq!(unwritten(smaps), [(0x0040_0000, 0x0045_2000), (0x7f00_0000, 0x7f00_1000)]);
         // Of this very process: it goes on.
-        shrink();
+        shrink().into_iter().for_each(|(start, end)| sys::forget_pages(start, end - start));
         assert!(!text("/proc/self/smaps").is_empty());
     }
 }

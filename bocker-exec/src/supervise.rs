@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use bocker_common::diag::OWN_FAILURE;
 use bocker_common::{Error, Result};
@@ -137,11 +138,25 @@ pub struct Supervisor {
     pub container: Option<OsString>,
     /// With --init.
     pub init: bool,
-    /// Detached: whether there is memory to give back, once nothing happens for a second.
-    pub grown: Option<bool>,
+    /// Whether there is memory to give back.
+    pub memory: Memory,
     /// What the OOM killer thought of us before.
     pub score: Option<Score>,
 }
+
+/// Of who watches.
+#[derive(Debug, Clone, Copy)]
+pub enum Memory {
+    /// In the foreground nobody asks.
+    Unasked,
+    /// It has been given back, and nothing has happened since.
+    Small,
+    /// Something has happened, first at this time: in a second.
+    Grown(Instant),
+}
+
+/// How long memory stays, lest a container that writes many lines pays for each.
+const MEMORY_STAYS: Duration = Duration::from_secs(1);
 
 /// How far the payload is.
 struct Payload {
@@ -187,6 +202,7 @@ impl Supervisor {
         if let Some(log) = &mut self.log {
             log.start();
         }
+        let mut clean = Vec::new();
         loop {
             let copied = self.streams.iter().all(Stream::is_done);
             if let (Some(status), None, true) = (payload.status, &payload.report, copied) {
@@ -202,11 +218,16 @@ impl Supervisor {
                 return payload.result(status);
             }
             let ended = payload.status.is_some();
-            let ready = self.poll(&payload)?;
-            if self.grown == Some(true) && ready.idle {
-                protect::shrink();
+            let ready = self.poll(&payload, &clean)?;
+            clean.clear();
+            match self.memory {
+                Memory::Grown(since) if since.elapsed() >= MEMORY_STAYS => {
+                    clean = protect::shrink();
+                    self.memory = Memory::Small;
+                }
+                Memory::Small => self.memory = Memory::Grown(Instant::now()),
+                Memory::Grown(_) | Memory::Unasked => {}
             }
-            self.grown = self.grown.map(|_| self.first && !ready.idle);
             if ready.report {
                 self.hear(&mut payload);
             }
@@ -269,7 +290,8 @@ impl Supervisor {
         broken.any(|errno| errno != Errno::EPIPE)
     }
 
-    fn poll(&self, payload: &Payload) -> Result<Ready> {
+    /// Pages of `clean` are not needed meanwhile.
+    fn poll(&self, payload: &Payload, clean: &[(usize, usize)]) -> Result<Ready> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.parent.iter().map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
         fds.extend(payload.report.iter().map(|report| PollFd::new(report.as_fd(), PollFlags::POLLIN)));
@@ -288,9 +310,12 @@ impl Supervisor {
             _ if ended && !blocked && self.talk.has_terminal() && !self.streams.iter().any(Stream::is_full) => {
                 PollTimeout::ZERO
             }
-            talk if hurry || self.grown == Some(true) => PollTimeout::from(talk.unwrap_or(1000).min(1000)),
+            talk if hurry || matches!(self.memory, Memory::Grown(_)) => {
+                PollTimeout::from(talk.unwrap_or(1000).min(1000))
+            }
             talk => talk.map_or(PollTimeout::NONE, PollTimeout::from),
         };
+        clean.iter().for_each(|(start, end)| sys::forget_pages(*start, end - start));
         let timed_out = match poll(&mut fds, timeout) {
             Ok(ready) => ready == 0,
             Err(Errno::EINTR) => false,
@@ -302,8 +327,7 @@ impl Supervisor {
         let report = payload.report.is_some() && ready.next().unwrap_or(false);
         let streams = waits.iter().map(|waits| waits.is_some() && ready.next().unwrap_or(false)).collect();
         let talk = fds[fds.len() - talk.len()..].iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
-        let (nothing, idle) = (timed_out && hurry, timed_out && !hurry);
-        Ok(Ready { signals, parent, report, streams, talk, blocked, nothing, idle })
+        Ok(Ready { signals, parent, report, streams, talk, blocked, nothing: timed_out && hurry })
     }
 
     /// The child's report: its end means that the payload runs, for `execve(2)` closed the other side; or that it was killed.
@@ -345,8 +369,7 @@ impl Supervisor {
             self.container.iter().for_each(|name| protect::leave_groups(name));
             self.parent = None;
             detached.executed();
-            // In a second, when what happens at a start is over.
-            self.grown = Some(self.first);
+            self.memory = Memory::Grown(Instant::now());
         }
     }
 
@@ -493,6 +516,4 @@ struct Ready {
     blocked: bool,
     /// Nobody reads what is left.
     nothing: bool,
-    /// Nothing happened for a second.
-    idle: bool,
 }

@@ -1,7 +1,7 @@
 //! Applies an act.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -113,16 +113,15 @@ impl Kernel {
                 said("set hairpin of", &id.veth(), set)
             }
             Act::EndRelay(id) => publish::end(*id),
-            // nft may have been killed when its transaction was done already: what failed is taken back, too.
-            Act::Publish(ports) => nft::run(&nft::elements("add", ports)).map_err(|why| {
-                let _ = nft::run(&nft::no_elements(ports));
-                Error::new("publish in table", Table::Ip, why).hint("nft list table ip bocker")
+            Act::Publish(ports) => netfilter::publish(ports).map_err(|errno| {
+                Error::new("publish in table", Table::Ip, io::Error::from(errno)).hint("nft list table ip bocker")
             }),
             Act::Unpublish(ports) => {
-                let done = nft::run(&nft::no_elements(ports));
+                let done = netfilter::unpublish(ports);
                 netfilter::forget(&publish::targets(ports));
-                done.map_err(|why| Error::new("unpublish in table", Table::Ip, why))
+                done.map_err(|errno| Error::new("unpublish in table", Table::Ip, io::Error::from(errno)))
             }
+            // nft may have been killed when its transaction was done already: what failed is taken back, too.
             Act::Admit(stations) => nft::run(&nft::stations("add", stations)).map_err(|why| {
                 let _ = nft::run(&nft::no_stations(stations));
                 Error::new("admit to table", Table::Bridge, why).hint("nft list table bridge bocker")

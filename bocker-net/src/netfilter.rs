@@ -1,10 +1,16 @@
-//! Questions to nf_tables over netlink(7), for starting `nft` for them would take 3 ms of every `up`; and connections that are to end.
+//! nf_tables over netlink(7) where it is every run's: questions, and published ports, for which starting `nft` would take 3 to 5 ms each
+//! time; and connections that are to end. Tables and their rules are nft.rs's.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, Result};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
+};
+
+use crate::publish::Port;
+use crate::words::Protocol;
 
 // linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 const NLMSG_ERROR: u16 = 2;
@@ -13,6 +19,7 @@ const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_MULTI: u16 = 0x002;
 const NLM_F_ACK: u16 = 0x004;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 0x8000;
 // linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h
@@ -31,8 +38,21 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
 const NFT_MSG_NEWRULE: u16 = NFNL_SUBSYS_NFTABLES | 6;
 const NFT_MSG_GETRULE: u16 = NFNL_SUBSYS_NFTABLES | 7;
-/// Both NFTA_TABLE_NAME and NFTA_RULE_TABLE.
+const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 12;
+const NFT_MSG_DELSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 14;
+/// What stands between these is one transaction.
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+/// NFTA_TABLE_NAME, NFTA_RULE_TABLE and NFTA_SET_ELEM_LIST_TABLE.
 const TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+/// Elements in one message: an attribute has 64 KiB at most, and an error repeats the message.
+const ELEMENTS: usize = 500;
 
 /// How many rules a table has; none where there is no such table, or no nf_tables.
 pub(crate) fn rules(family: u8, table: &str) -> usize {
@@ -47,6 +67,92 @@ pub(crate) fn rules(family: u8, table: &str) -> usize {
 /// Whether there is a table of that name.
 pub(crate) fn has(family: u8, table: &str) -> bool {
     open().and_then(|socket| ask(&socket, &message(NFT_MSG_GETTABLE, 0, family, &name(table)), |_, _| ())).is_ok()
+}
+
+/// Adds published ports to the maps of the table `ip bocker`, all or none; what is there already may stay. Those that are the relay's
+/// are not for it ([`mapped`]).
+///
+/// # Errors
+/// ENOENT: there is no such table. EEXIST: a port leads elsewhere.
+pub(crate) fn publish(ports: &[Port]) -> Result<()> {
+    transaction(&elements(NFT_MSG_NEWSETELEM, ports))
+}
+
+/// Takes them away, whether they are there or not.
+///
+/// # Errors
+/// As [`publish`].
+pub(crate) fn unpublish(ports: &[Port]) -> Result<()> {
+    transaction(&[elements(NFT_MSG_NEWSETELEM, ports), elements(NFT_MSG_DELSETELEM, ports)].concat())
+}
+
+/// A port that the table sends on, and where to; localhost and IPv6 are the relay's.
+pub(crate) fn mapped(port: &Port) -> Option<(SocketAddrV4, SocketAddrV4)> {
+    let (IpAddr::V4(at), IpAddr::V4(to)) = (port.at.ip(), port.to.ip()) else { return None };
+    (!at.is_loopback()).then(|| (SocketAddrV4::new(at, port.at.port()), SocketAddrV4::new(to, port.to.port())))
+}
+
+/// One message for each of the two maps, and more for many.
+fn elements(kind: u16, ports: &[Port]) -> Vec<Vec<u8>> {
+    let (mut everywhere, mut somewhere) = (Vec::new(), Vec::new());
+    for (protocol, (at, to)) in ports.iter().filter_map(|port| Some((port.protocol, mapped(port)?))) {
+        let number = match protocol {
+            Protocol::Tcp => 6_u8,
+            Protocol::Udp => 17,
+        };
+        // Parts of a concatenation begin at multiples of four bytes, in the order of the network.
+        let own = [[number, 0, 0, 0], service(at.port())].concat();
+        let data = [to.ip().octets(), service(to.port())].concat();
+        match at.ip().is_unspecified() {
+            true => everywhere.push(element(&own, &data)),
+            false => somewhere.push(element(&[&at.ip().octets()[..], &own].concat(), &data)),
+        }
+    }
+    let of = |map: &str, all: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+        let head = [name("bocker"), attribute_of(NFTA_SET_ELEM_LIST_SET, &[map.as_bytes(), &[0]].concat())].concat();
+        let each = |some: &[Vec<u8>]| {
+            let list = attribute_of(NFTA_SET_ELEM_LIST_ELEMENTS | NESTED, &some.concat());
+            message(
+                kind,
+                if kind == NFT_MSG_NEWSETELEM { NLM_F_CREATE } else { 0 },
+                AF_INET,
+                &[&head[..], &list].concat(),
+            )
+        };
+        all.chunks(ELEMENTS).map(each).collect()
+    };
+    [of("everywhere", everywhere), of("somewhere", somewhere)].concat()
+}
+
+fn service(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+fn element(key: &[u8], data: &[u8]) -> Vec<u8> {
+    let value = |kind: u16, value: &[u8]| attribute_of(kind | NESTED, &attribute_of(NFTA_DATA_VALUE, value));
+    attribute_of(NFTA_LIST_ELEM | NESTED, &[value(NFTA_SET_ELEM_KEY, key), value(NFTA_SET_ELEM_DATA, data)].concat())
+}
+
+/// All of it or nothing.
+fn transaction(messages: &[Vec<u8>]) -> Result<()> {
+    let Some((last, before)) = messages.split_last() else { return Ok(()) };
+    let mut last = last.clone();
+    // What fails answers by itself; of what does not, this one: it is the last, and stands for all.
+    let flags = u16::from_ne_bytes([last[6], last[7]]) | NLM_F_ACK;
+    last[6..8].copy_from_slice(&flags.to_ne_bytes());
+    let bounds = [NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END].map(|kind| {
+        let mut bound = message(kind, 0, 0, &[]);
+        // nfgenmsg.res_id: whose transaction.
+        bound[18..20].copy_from_slice(&(NFNL_SUBSYS_NFTABLES >> 8).to_be_bytes());
+        bound
+    });
+    let batch = [&bounds[0][..], &before.concat(), &last, &bounds[1]].concat();
+    let socket = open()?;
+    if batch.len() > 100_000 {
+        sockopt::set_socket_send_buffer_size_force(&socket, 2 * batch.len())?;
+    }
+    ask(&socket, &batch, |_, _| ())
 }
 
 /// Forgets the connections that were sent to these addresses, which are another's soon: while they last, the kernel goes on to send
@@ -174,6 +280,29 @@ mod tests {
         assert_eq!(message.len(), 32);
         let held = &b"\x02\0\0\0\x0b\0\x01\0bocker\0\0"[..];
         assert_eq!(next(&message), Some(Message { kind: 0x0a07, is_part: false, held, rest: &[] }));
+    }
+
+    #[test]
+    fn published_ports_are_elements_of_two_maps() {
+        let ports =
+            ["tcp\t0.0.0.0:8080\t10.0.0.45:80", "udp\t192.0.2.1:53\t10.0.0.45:5353", "tcp\t127.0.0.1:1\t10.0.0.45:1"];
+        let ports: Vec<Port> = ports.iter().map(|line| line.parse().unwrap()).collect();
+        let [everywhere, somewhere] = &elements(NFT_MSG_NEWSETELEM, &ports)[..] else { panic!() };
+        let of = |message: &[u8]| {
+            let Message { kind, held, .. } = next(message).unwrap();
+            let (held, value) =
+                (&held[4..], |all: &[u8], kind| attribute(attribute(all, kind)?, NFTA_DATA_VALUE).map(<[u8]>::to_vec));
+            let one = attribute(attribute(held, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap(), NFTA_LIST_ELEM).unwrap();
+            let map = attribute(held, NFTA_SET_ELEM_LIST_SET).unwrap().to_vec();
+            (kind, map, value(one, NFTA_SET_ELEM_KEY).unwrap(), value(one, NFTA_SET_ELEM_DATA).unwrap())
+        };
+        let tcp = (0x0a0c, b"everywhere\0".to_vec(), vec![6, 0, 0, 0, 31, 144, 0, 0], vec![10, 0, 0, 45, 0, 80, 0, 0]);
+        assert_eq!(of(everywhere), tcp);
+        let at = [&[192, 0, 2, 1][..], &[17, 0, 0, 0], &[0, 53, 0, 0]].concat();
+        assert_eq!(of(somewhere), (0x0a0c, b"somewhere\0".to_vec(), at, vec![10, 0, 0, 45, 20, 233, 0, 0]));
+        let many = vec![ports[0]; 1200];
+        assert_eq!(elements(NFT_MSG_DELSETELEM, &many).len(), 3);
+        assert!(elements(NFT_MSG_NEWSETELEM, &many).iter().all(|message| message.len() < 32 << 10));
     }
 
     #[test]

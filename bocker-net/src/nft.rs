@@ -1,4 +1,5 @@
 //! NAT, published ports, the firewall of containers and the guard on the bridge: by the `nft` tool, in two tables of our own.
+//! (The elements of published ports, which come and go with every run, are netfilter.rs's; here they are said.)
 //! What is made can be read (`nft list table ip bocker`) and removed by hand, and nobody else's table is touched.
 
 use std::fmt::{self, Write as _};
@@ -302,14 +303,12 @@ pub(crate) fn no_stations(all: &[Station]) -> String {
     stations("add", all) + &stations("delete", all)
 }
 
-/// Published ports as elements of the maps. Localhost and IPv6 are the relay's.
+/// Published ports as elements of the maps.
 pub(crate) fn elements(verb: &str, ports: &[Port]) -> String {
     let mut text = String::new();
-    for port in ports {
-        let (IpAddr::V4(at), IpAddr::V4(to)) = (port.at.ip(), port.to.ip()) else { continue };
-        let (proto, host, inside) = (port.protocol, port.at.port(), port.to.port());
-        let _ = match at {
-            _ if at.is_loopback() => continue,
+    for (proto, (at, to)) in ports.iter().filter_map(|port| Some((port.protocol, netfilter::mapped(port)?))) {
+        let (host, to, inside) = (at.port(), to.ip(), to.port());
+        let _ = match *at.ip() {
             Ipv4Addr::UNSPECIFIED => {
                 writeln!(text, "{verb} element ip bocker everywhere {{ {proto} . {host} : {to} . {inside} }}")
             }

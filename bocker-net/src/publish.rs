@@ -1,4 +1,4 @@
-//! Published ports: bound on the host before anything starts, written down while the container runs, given to nft and to the relay.
+//! Published ports: bound on the host before anything starts, written down while the container runs, given to the kernel's maps and to the relay.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -27,6 +27,7 @@ use rustix::process::{
 };
 
 use crate::act::Act;
+use crate::netfilter::mapped;
 use crate::state::{self, directory};
 use crate::words::{Ports, Protocol, Publish, Words};
 
@@ -221,7 +222,7 @@ pub(crate) fn plan_up(id: Id, ports: &[Port], with_nat: bool) -> Vec<Act> {
         return Vec::new();
     }
     let mut plan = vec![Act::Relay(id, ports.to_vec())];
-    if with_nat && !crate::nft::elements("add", ports).is_empty() {
+    if with_nat && ports.iter().any(|port| mapped(port).is_some()) {
         // br_netfilter: the bridge itself then sends on what is for one of its ports, but never by the port it came from.
         if std::fs::read("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|value| value == b"1\n") {
             plan.push(Act::Hairpin(id));
@@ -235,7 +236,7 @@ pub(crate) fn plan_up(id: Id, ports: &[Port], with_nat: bool) -> Vec<Act> {
 pub(crate) fn plan_down(id: Id, with_nat: bool) -> Vec<Act> {
     let ports = of(id);
     let mut plan = Vec::new();
-    if with_nat && !crate::nft::elements("add", &ports).is_empty() {
+    if with_nat && ports.iter().any(|port| mapped(port).is_some()) {
         plan.push(Act::Unpublish(ports));
     }
     if directory(id).join(PORTS).symlink_metadata().is_ok() {
