@@ -51,6 +51,14 @@ eventually() {
 # What the kernel and the store hold, one line each: links, names in /run/netns, state of bocker-net, listening sockets, mounts, cgroups,
 # names in the store, nft rules, other processes (but for a subshell of the test's own that bash has not reaped yet).
 census() {
+  # `down` does not wait for the last 15 ms of a relay, which has given back all but itself.
+  local id
+  for _ in $(seq 100); do
+    for id in $(pgrep -af '^bocker-net relay' | awk '{ print $4 }'); do
+      [ -e "/run/bocker-net/$id/ports" ] || { sleep 0.01; continue 2; }
+    done
+    break
+  done
   ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*/link \1/'
   find /run/netns -mindepth 1 -printf 'netns %f\n' 2>/dev/null || true
   find /run/bocker-net -mindepth 1 -printf 'state %P\n' 2>/dev/null || true
@@ -58,7 +66,7 @@ census() {
   awk '{ print "mount " $5 }' /proc/self/mountinfo | sort
   find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %p\n' 2>/dev/null | sort
   find "$BOCKER_ROOT" -mindepth 1 -maxdepth 2 -path '*/rootfs' -prune -o -mindepth 1 -maxdepth 2 -printf 'store %P\n' 2>/dev/null | sort
-  nft list ruleset 2>/dev/null | sed 's/^/nft /' || true
+  nft -s list ruleset 2>/dev/null | sed 's/^/nft /' || true
   ps -e -o pid=,args= | awk -v me=$$ '$1 != 1 && $1 != me && !/ps -e -o|tests\/lib.sh|awk|\[bash\] <defunct>|\[bash\]$/ { $1 = ""; print "process" $0 }'
 }
 

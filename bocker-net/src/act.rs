@@ -53,8 +53,8 @@ pub(crate) enum Act {
     Relay(Id, Vec<Port>),
     EndRelay(Id),
     Hairpin(Id),
-    Publish(Vec<Port>),
-    Unpublish(Vec<Port>),
+    Publish(Id, Vec<Port>),
+    Unpublish(Id, Vec<Port>),
     /// To the guard's set, and from it.
     Admit(Vec<Station>),
     Expel(Vec<Station>),
@@ -78,7 +78,7 @@ impl Act {
             Self::AddNamespace(id, _) | Self::BindNamespace(id, _) => Some(Self::DeleteNamespace(*id)),
             Self::AddPair(cable) => Some(Self::DeletePair(cable.outside())),
             Self::Relay(id, _) => Some(Self::EndRelay(*id)),
-            Self::Publish(ports) => Some(Self::Unpublish(ports.clone())),
+            Self::Publish(id, ports) => Some(Self::Unpublish(*id, ports.clone())),
             Self::Admit(stations) => Some(Self::Expel(stations.clone())),
             Self::Network(step) => step.undo().map(Self::Network),
             Self::State(step) => step.undo().map(Self::State),
@@ -128,11 +128,11 @@ impl say::Act for Act {
                 format!("ip link set {} type bridge_slave hairpin on", id.veth()),
                 "with bridge-nf-call-iptables, what it sends to its own published port turns round in the bridge",
             ),
-            Self::Publish(ports) => Said::new(
+            Self::Publish(_, ports) => Said::new(
                 format!("nft -f - <<'EOF'\n{}EOF", nft::elements("add", ports)),
                 "what comes to this host's port goes to the container's",
             ),
-            Self::Unpublish(ports) => {
+            Self::Unpublish(_, ports) => {
                 let forget = publish::targets(ports).into_iter();
                 let forget = forget.map(|to| format!("\nconntrack -D --dst-nat {to} >/dev/null 2>&1 || :"));
                 Said::new(

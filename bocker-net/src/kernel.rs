@@ -113,13 +113,20 @@ impl Kernel {
                 said("set hairpin of", &id.veth(), set)
             }
             Act::EndRelay(id) => publish::end(*id),
-            Act::Publish(ports) => netfilter::publish(ports).map_err(|errno| {
+            Act::Publish(_, ports) => netfilter::publish(ports).map_err(|errno| {
                 Error::new("publish in table", Table::Ip, io::Error::from(errno)).hint("nft list table ip bocker")
             }),
-            Act::Unpublish(ports) => {
-                let done = netfilter::unpublish(ports);
-                netfilter::forget(&publish::targets(ports));
-                done.map_err(|errno| Error::new("unpublish in table", Table::Ip, io::Error::from(errno)))
+            Act::Unpublish(id, ports) => {
+                let socket = publish::lent(*id).map_or_else(netfilter::open, Ok);
+                let done = socket.and_then(|socket| {
+                    let used = netfilter::unpublish(&socket, ports);
+                    // Where nobody ever came there is none: the kernel has a large table to look through.
+                    if used != Ok(false) {
+                        netfilter::forget(&socket, &publish::targets(ports));
+                    }
+                    used
+                });
+                done.map(drop).map_err(|errno| Error::new("unpublish in table", Table::Ip, io::Error::from(errno)))
             }
             // nft may have been killed when its transaction was done already: what failed is taken back, too.
             Act::Admit(stations) => nft::run(&nft::stations("add", stations)).map_err(|why| {

@@ -532,9 +532,6 @@ fn down(ids: Ids, explain: Explain) -> Result<()> {
             Ok(more) => plan.extend(more),
             Err(e) => failures.push(e.to_string()),
         }
-        if has_state && !explain.dry_run {
-            publish::begin_to_end(id);
-        }
         // What names rules stays as long as they do: else nobody would ever take them out.
         let mut named = false;
         for act in &plan {
@@ -544,7 +541,7 @@ fn down(ids: Ids, explain: Explain) -> Result<()> {
             say::tell(act, explain)?;
             if !explain.dry_run {
                 let failure = kernel.apply(act).err();
-                named |= failure.is_some() && matches!(act, Act::Unpublish(_) | Act::Expel(_));
+                named |= failure.is_some() && matches!(act, Act::Unpublish(..) | Act::Expel(_));
                 failures.extend(failure.map(|e| e.to_string()));
             }
         }

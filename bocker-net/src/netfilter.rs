@@ -18,6 +18,7 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_MULTI: u16 = 0x002;
 const NLM_F_ACK: u16 = 0x004;
+const NLM_F_ECHO: u16 = 0x008;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE: u16 = 0x400;
 /// `NLA_F_NESTED`
@@ -50,7 +51,10 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_EXPR: u16 = 7;
 const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_COUNTER_PACKETS: u16 = 2;
 /// Elements in one message: an attribute has 64 KiB at most, and an error repeats the message.
 const ELEMENTS: usize = 500;
 
@@ -75,15 +79,36 @@ pub(crate) fn has(family: u8, table: &str) -> bool {
 /// # Errors
 /// ENOENT: there is no such table. EEXIST: a port leads elsewhere.
 pub(crate) fn publish(ports: &[Port]) -> Result<()> {
-    transaction(&elements(NFT_MSG_NEWSETELEM, ports))
+    transaction(&open()?, elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, ports), |_, _| ())
 }
 
-/// Takes them away, whether they are there or not.
+/// Takes them away, whether they are there or not, and says whether they may have sent a connection on.
+///
+/// Whoever closes a socket of nf_tables next, anywhere on the host, waits until the kernel has let go of them: 7 ms and more.
 ///
 /// # Errors
 /// As [`publish`].
-pub(crate) fn unpublish(ports: &[Port]) -> Result<()> {
-    transaction(&[elements(NFT_MSG_NEWSETELEM, ports), elements(NFT_MSG_DELSETELEM, ports)].concat())
+pub(crate) fn unpublish(socket: &OwnedFd, ports: &[Port]) -> Result<bool> {
+    // Every element counts what it has sent on, and the kernel repeats with it what it deletes; of many it is not asked.
+    let echo = if ports.len() <= ELEMENTS { NLM_F_ECHO } else { 0 };
+    let mut used = echo == 0;
+    let delete = |flags| elements(NFT_MSG_DELSETELEM, flags, ports);
+    match transaction(socket, delete(echo), |kind, held| used |= kind == NFT_MSG_DELSETELEM && packets(held) != Some(0))
+    {
+        Err(Errno::NOENT) => {
+            let add = elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, ports);
+            transaction(socket, [add, delete(0)].concat(), |_, _| ()).map(|()| true)
+        }
+        other => other.map(|()| used),
+    }
+}
+
+/// What the counter of a message's only element says.
+fn packets(held: &[u8]) -> Option<u64> {
+    let list = attribute(held.get(4..)?, NFTA_SET_ELEM_LIST_ELEMENTS)?;
+    let counter = attribute(attribute(list, NFTA_LIST_ELEM)?, NFTA_SET_ELEM_EXPR)?;
+    let packets = attribute(attribute(counter, NFTA_EXPR_DATA)?, NFTA_COUNTER_PACKETS)?;
+    Some(u64::from_be_bytes(*packets.first_chunk()?))
 }
 
 /// A port that the table sends on, and where to; localhost and IPv6 are the relay's.
@@ -93,7 +118,7 @@ pub(crate) fn mapped(port: &Port) -> Option<(SocketAddrV4, SocketAddrV4)> {
 }
 
 /// One message for each of the two maps, and more for many.
-fn elements(kind: u16, ports: &[Port]) -> Vec<Vec<u8>> {
+fn elements(kind: u16, flags: u16, ports: &[Port]) -> Vec<Vec<u8>> {
     let (mut everywhere, mut somewhere) = (Vec::new(), Vec::new());
     for (protocol, (at, to)) in ports.iter().filter_map(|port| Some((port.protocol, mapped(port)?))) {
         let number = match protocol {
@@ -112,12 +137,7 @@ fn elements(kind: u16, ports: &[Port]) -> Vec<Vec<u8>> {
         let head = [name("bocker"), attribute_of(NFTA_SET_ELEM_LIST_SET, &[map.as_bytes(), &[0]].concat())].concat();
         let each = |some: &[Vec<u8>]| {
             let list = attribute_of(NFTA_SET_ELEM_LIST_ELEMENTS | NESTED, &some.concat());
-            message(
-                kind,
-                if kind == NFT_MSG_NEWSETELEM { NLM_F_CREATE } else { 0 },
-                AF_INET,
-                &[&head[..], &list].concat(),
-            )
+            message(kind, flags, AF_INET, &[&head[..], &list].concat())
         };
         all.chunks(ELEMENTS).map(each).collect()
     };
@@ -134,39 +154,37 @@ fn element(key: &[u8], data: &[u8]) -> Vec<u8> {
     attribute_of(NFTA_LIST_ELEM | NESTED, &[value(NFTA_SET_ELEM_KEY, key), value(NFTA_SET_ELEM_DATA, data)].concat())
 }
 
-/// All of it or nothing.
-fn transaction(messages: &[Vec<u8>]) -> Result<()> {
-    let Some((last, before)) = messages.split_last() else { return Ok(()) };
-    let mut last = last.clone();
+/// All of it or nothing; `each` gets what the kernel has to say of it.
+fn transaction(socket: &OwnedFd, mut messages: Vec<Vec<u8>>, each: impl FnMut(u16, &[u8])) -> Result<()> {
     // What fails answers by itself; of what does not, this one: it is the last, and stands for all.
+    let Some(last) = messages.last_mut() else { return Ok(()) };
     let flags = u16::from_ne_bytes([last[6], last[7]]) | NLM_F_ACK;
     last[6..8].copy_from_slice(&flags.to_ne_bytes());
-    let bounds = [NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END].map(|kind| {
+    let [begin, end] = [NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END].map(|kind| {
         let mut bound = message(kind, 0, 0, &[]);
         // nfgenmsg.res_id: whose transaction.
         bound[18..20].copy_from_slice(&(NFNL_SUBSYS_NFTABLES >> 8).to_be_bytes());
         bound
     });
-    let batch = [&bounds[0][..], &before.concat(), &last, &bounds[1]].concat();
-    let socket = open()?;
+    let batch = [begin, messages.concat(), end].concat();
     if batch.len() > 100_000 {
-        sockopt::set_socket_send_buffer_size_force(&socket, 2 * batch.len())?;
+        sockopt::set_socket_send_buffer_size_force(socket, 2 * batch.len())?;
     }
-    ask(&socket, &batch, |_, _| ())
+    send(socket, &batch, SendFlags::empty())?;
+    answers(socket, true, each)
 }
 
 /// Forgets the connections that were sent to these addresses, which are another's soon: while they last, the kernel goes on to send
 /// what is theirs there, rule or no rule. Where there is no conntrack there are none.
-pub(crate) fn forget(addresses: &[Ipv4Addr]) {
-    let Ok(socket) = open() else { return };
+pub(crate) fn forget(socket: &OwnedFd, addresses: &[Ipv4Addr]) {
     let mut found = Vec::new();
-    let _ = ask(&socket, &message(CT_GET, NLM_F_DUMP, AF_INET, &[]), |_, held| {
+    let _ = ask(socket, &message(CT_GET, NLM_F_DUMP, AF_INET, &[]), |_, held| {
         found.extend(sent_to(held).filter(|(to, _)| addresses.contains(to)).map(|(_, tuple)| tuple.to_vec()));
     });
     for tuple in found {
         let own = attribute_of(CTA_TUPLE_ORIG | NESTED, &tuple);
         // Gone by itself, perhaps.
-        let _ = ask(&socket, &message(CT_DELETE, NLM_F_ACK, AF_INET, &own), |_, _| ());
+        let _ = ask(socket, &message(CT_DELETE, NLM_F_ACK, AF_INET, &own), |_, _| ());
     }
 }
 
@@ -179,13 +197,27 @@ fn sent_to(held: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     (status & IPS_DST_NAT != 0).then_some((Ipv4Addr::from(*answers.first_chunk::<4>()?), tuple))
 }
 
-fn open() -> Result<OwnedFd> {
+/// Whether it is such a socket. Answers that somebody did not wait for are gone after that.
+pub(crate) fn is_one(socket: &OwnedFd) -> bool {
+    let ours = matches!(sockopt::socket_protocol(socket), Ok(Some(protocol)) if protocol == netlink::NETFILTER);
+    let is_one = ours && matches!(sockopt::socket_domain(socket), Ok(AddressFamily::NETLINK));
+    while is_one && recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT).is_ok() {}
+    is_one
+}
+
+/// A socket to it.
+pub(crate) fn open() -> Result<OwnedFd> {
     socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))
 }
 
 /// Sends one question; `each` gets the kind of every message of the answer, and what it holds.
-fn ask(socket: &OwnedFd, question: &[u8], mut each: impl FnMut(u16, &[u8])) -> Result<()> {
+fn ask(socket: &OwnedFd, question: &[u8], each: impl FnMut(u16, &[u8])) -> Result<()> {
     send(socket, question, SendFlags::empty())?;
+    answers(socket, false, each)
+}
+
+/// All of them; with `acked` the last one is an acknowledgement.
+fn answers(socket: &OwnedFd, acked: bool, mut each: impl FnMut(u16, &[u8])) -> Result<()> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         let length = match recv(socket, &mut buffer[..], RecvFlags::empty()) {
@@ -205,7 +237,7 @@ fn ask(socket: &OwnedFd, question: &[u8], mut each: impl FnMut(u16, &[u8])) -> R
                 }
                 kind => each(kind, held),
             }
-            if !is_part {
+            if !is_part && !acked {
                 return Ok(());
             }
             left = rest;
@@ -287,7 +319,7 @@ mod tests {
         let ports =
             ["tcp\t0.0.0.0:8080\t10.0.0.45:80", "udp\t192.0.2.1:53\t10.0.0.45:5353", "tcp\t127.0.0.1:1\t10.0.0.45:1"];
         let ports: Vec<Port> = ports.iter().map(|line| line.parse().unwrap()).collect();
-        let [everywhere, somewhere] = &elements(NFT_MSG_NEWSETELEM, &ports)[..] else { panic!() };
+        let [everywhere, somewhere] = &elements(NFT_MSG_NEWSETELEM, 0, &ports)[..] else { panic!() };
         let of = |message: &[u8]| {
             let Message { kind, held, .. } = next(message).unwrap();
             let (held, value) =
@@ -301,8 +333,8 @@ mod tests {
         let at = [&[192, 0, 2, 1][..], &[17, 0, 0, 0], &[0, 53, 0, 0]].concat();
         assert_eq!(of(somewhere), (0x0a0c, b"somewhere\0".to_vec(), at, vec![10, 0, 0, 45, 20, 233, 0, 0]));
         let many = vec![ports[0]; 1200];
-        assert_eq!(elements(NFT_MSG_DELSETELEM, &many).len(), 3);
-        assert!(elements(NFT_MSG_NEWSETELEM, &many).iter().all(|message| message.len() < 32 << 10));
+        assert_eq!(elements(NFT_MSG_DELSETELEM, 0, &many).len(), 3);
+        assert!(elements(NFT_MSG_NEWSETELEM, 0, &many).iter().all(|message| message.len() < 32 << 10));
     }
 
     #[test]

@@ -66,8 +66,8 @@ add set ip bocker bridges { type ifname; }
 add set ip bocker subnets { type ipv4_addr; flags interval; }
 add set ip bocker within { type ifname . ifname; }
 add set ip bocker internal { type ifname; }
-add map ip bocker everywhere { type inet_proto . inet_service : ipv4_addr . inet_service; }
-add map ip bocker somewhere { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+add map ip bocker everywhere { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }
+add map ip bocker somewhere { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; counter; }
 "#;
 
 /// Localhost is the relay's: a packet to 127.0.0.0/8 that leaves this host would need `route_localnet`, which opens every
@@ -183,7 +183,9 @@ impl Table {
         match self {
             Self::Ip => {
                 let networks: String = world.networks.iter().map(|network| elements_of("add", network)).collect();
-                format!("{SETS}{IP}{networks}{}", elements("add", &world.ports))
+                // What they have sent on before nobody knows, when the table is made anew: something ([`netfilter::unpublish`]).
+                let ports = elements("add", &world.ports).replace(" : ", " counter packets 1 bytes 0 : ");
+                format!("{SETS}{IP}{networks}{ports}")
             }
             Self::Bridge => {
                 let known: Vec<Station> = world.bridge0().into_iter().flat_map(all_by_function).collect();

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,12 +22,12 @@ use rustix::net::{
     bind, getsockname, listen, recv, sendmsg, shutdown, socket_with, socketpair, sockopt,
 };
 use rustix::process::{
-    Flock, FlockOffsetType, FlockType, Pid, PidfdFlags, Resource, Rlimit, Signal, fcntl_getlk, getrlimit, pidfd_open,
-    pidfd_send_signal, setrlimit,
+    Flock, FlockOffsetType, FlockType, Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, fcntl_getlk,
+    getrlimit, pidfd_getfd, pidfd_open, pidfd_send_signal, setrlimit,
 };
 
 use crate::act::Act;
-use crate::netfilter::mapped;
+use crate::netfilter::{self, mapped};
 use crate::state::{self, directory};
 use crate::words::{Ports, Protocol, Publish, Words};
 
@@ -35,6 +35,8 @@ use crate::words::{Ports, Protocol, Publish, Words};
 const PORTS: &str = "ports";
 /// Descriptors in one message, `SCM_MAX_FD` of unix(7) is 253.
 pub(crate) const BATCH: usize = 128;
+/// What the relay's stdin becomes.
+const RELAYS_SOCKET: RawFd = 0;
 /// How long the relay may take to be there, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -227,7 +229,7 @@ pub(crate) fn plan_up(id: Id, ports: &[Port], with_nat: bool) -> Vec<Act> {
         if std::fs::read("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|value| value == b"1\n") {
             plan.push(Act::Hairpin(id));
         }
-        plan.push(Act::Publish(ports.to_vec()));
+        plan.push(Act::Publish(id, ports.to_vec()));
     }
     plan
 }
@@ -237,7 +239,7 @@ pub(crate) fn plan_down(id: Id, with_nat: bool) -> Vec<Act> {
     let ports = of(id);
     let mut plan = Vec::new();
     if with_nat && ports.iter().any(|port| mapped(port).is_some()) {
-        plan.push(Act::Unpublish(ports));
+        plan.push(Act::Unpublish(id, ports));
     }
     if directory(id).join(PORTS).symlink_metadata().is_ok() {
         plan.push(Act::EndRelay(id));
@@ -328,14 +330,16 @@ pub(crate) fn end(id: Id) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(fail)?,
     };
-    let until = Instant::now() + PATIENCE;
+    let (begun, until) = (Instant::now(), Instant::now() + PATIENCE);
     // Who has it is asked of the lock's other kind, which the relay takes when it begins: until then, and while it ends, we wait.
     while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        kill(&file).map_err(|e| fail(e.into()))?;
+        // It is told, and after a while not asked any more.
+        let signal = if begun.elapsed() < PATIENCE / 20 { Signal::TERM } else { Signal::KILL };
+        kill(&file, signal).map_err(|e| fail(e.into()))?;
         if Instant::now() > until {
             return Err(fail(io::Error::other("it does not end")).hint(format!("fuser -v {} shows it", path.display())));
         }
-        std::thread::sleep(Duration::from_micros(300));
+        std::thread::sleep(Duration::from_micros(100));
     }
     std::fs::remove_file(&path).map_err(|e| Error::new("remove", path.display(), e))?;
     // With what others keep there it stays.
@@ -343,19 +347,23 @@ pub(crate) fn end(id: Id) -> Result<()> {
     Ok(())
 }
 
-/// The first half of [`end`], and no more: its ports are free when nft has done its part, which takes as long.
-pub(crate) fn begin_to_end(id: Id) {
-    if let Ok(file) = OpenOptions::new().read(true).write(true).open(directory(id).join(PORTS)) {
-        let _ = kill(&file);
-    }
+/// The relay's own socket to nf_tables, which goes with it: so it is the kernel's part of its end, and not ours, to wait for what is
+/// deleted there. `None` where there is none: then one is as good as the other.
+pub(crate) fn lent(id: Id) -> Option<OwnedFd> {
+    let file = OpenOptions::new().read(true).write(true).open(directory(id).join(PORTS)).ok()?;
+    let pid = holder(&file).ok()??;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    let is_it = holder(&file) == Ok(Some(pid));
+    let socket = is_it.then(|| pidfd_getfd(&process, RELAYS_SOCKET, PidfdGetfdFlags::empty()))?.ok()?;
+    netfilter::is_one(&socket).then_some(socket)
 }
 
-/// Kills the relay that has the file, if one has.
-fn kill(file: &File) -> Result<(), Errno> {
+/// Sends it to the relay that has the file, if one has.
+fn kill(file: &File, signal: Signal) -> Result<(), Errno> {
     let Some(pid) = holder(file)? else { return Ok(()) };
     match pidfd_open(pid, PidfdFlags::empty()) {
         // It is the one that we mean only if it still has the lock: a number may have passed to another process.
-        Ok(process) if holder(file) == Ok(Some(pid)) => pidfd_send_signal(&process, Signal::KILL),
+        Ok(process) if holder(file) == Ok(Some(pid)) => pidfd_send_signal(&process, signal),
         Ok(_) | Err(Errno::SRCH) => Ok(()),
         Err(errno) => Err(errno),
     }

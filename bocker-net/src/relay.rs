@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bocker_common::{Error, Id, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::{FlockOperation, fcntl_lock, inotify};
 use rustix::net::{
@@ -19,10 +21,11 @@ use rustix::net::{
     SocketType, connect, recv, recvmsg, socket_with, sockopt,
 };
 use rustix::process::{Resource, getrlimit, setsid};
+use rustix::stdio::dup2_stdin;
 
-use crate::namespace;
 use crate::publish::{self, BATCH, Port};
 use crate::words::Protocol;
+use crate::{namespace, netfilter};
 
 /// After so long without a packet a client of UDP is forgotten; docker's relay has the same.
 const IDLE: Duration = Duration::from_secs(90);
@@ -48,11 +51,19 @@ pub(crate) fn run(id: Id) -> Result<()> {
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|e| Error::new("lock", "ports", io::Error::from(e)))?;
     let listeners = ports.into_iter().zip(sockets);
-    let relay = Relay::new(id, listeners).map_err(|e| Error::new("relay", id, e))?;
+    let mut relay = Relay::new(id, listeners).map_err(|e| Error::new("relay", id, e))?;
     // `up` waits for this.
     rustix::net::send(io::stdin().as_fd(), &[1], SendFlags::NOSIGNAL)
         .map_err(|e| Error::new("answer", "up", io::Error::from(e)))?;
-    relay.go().map_err(|e| Error::new("relay", id, e))
+    // For `down`, publish.rs; where the kernel has no nf_tables there is none.
+    let _ = netfilter::open().and_then(|socket| dup2_stdin(&socket));
+    let done = relay.go().map_err(|e| Error::new("relay", id, e));
+    // `down` waits for the ports, and then for the file: not for the ends of inotify and of nf_tables, which take the kernel 15 ms.
+    relay.listeners.clear();
+    relay.connections.clear();
+    relay.datagrams.clear();
+    drop(file);
+    done
 }
 
 /// The file of ports, then a socket for each line of it, from stdin.
@@ -82,6 +93,13 @@ fn inherited() -> io::Result<(File, Vec<OwnedFd>)> {
     Ok((File::from(all.remove(0)), all))
 }
 
+/// By TERM it ends as soon as it can, with its ports before all else: those must not wait for what `down` leaves to it.
+fn told_to_end() -> io::Result<SignalFd> {
+    let told = SigSet::from_iter([Signal::SIGTERM]);
+    told.thread_block()?;
+    Ok(SignalFd::with_flags(&told, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
 enum Listener {
     Tcp(TcpListener, SocketAddr),
     Udp(UdpSocket, SocketAddr),
@@ -91,6 +109,7 @@ enum Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Names,
+    Told,
     Listener(usize),
     Client(u64),
     Container(u64),
@@ -105,6 +124,7 @@ impl Token {
             Self::Client(number) => number << 3 | 2,
             Self::Container(number) => number << 3 | 3,
             Self::Datagrams(number) => number << 3 | 4,
+            Self::Told => 5,
         }
     }
 
@@ -114,6 +134,7 @@ impl Token {
             (2, number) => Self::Client(number),
             (3, number) => Self::Container(number),
             (4, number) => Self::Datagrams(number),
+            (5, _) => Self::Told,
             _ => Self::Names,
         }
     }
@@ -123,6 +144,7 @@ struct Relay {
     id: Id,
     epoll: OwnedFd,
     names: OwnedFd,
+    _told: SignalFd,
     listeners: Vec<Listener>,
     /// Too many connections: nobody is accepted until one ends; who comes meanwhile waits in the kernel's queue.
     full: bool,
@@ -150,6 +172,8 @@ impl Relay {
         let goes = inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM;
         inotify::add_watch(&names, namespace::DIRECTORY, goes)?;
         epoll::add(&epoll, &names, data(Token::Names), epoll::EventFlags::IN)?;
+        let told = told_to_end()?;
+        epoll::add(&epoll, &told, data(Token::Told), epoll::EventFlags::IN)?;
         let listeners: Vec<Listener> = listeners
             .map(|(port, socket)| match port.protocol {
                 Protocol::Tcp => Listener::Tcp(socket.into(), port.to),
@@ -166,6 +190,7 @@ impl Relay {
             id,
             epoll,
             names,
+            _told: told,
             listeners,
             full: false,
             most: MOST.min(descriptors / 3).max(1),
@@ -177,7 +202,7 @@ impl Relay {
         })
     }
 
-    fn go(mut self) -> io::Result<()> {
+    fn go(&mut self) -> io::Result<()> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
         // The watch has begun, so it is seen from here on.
         while namespace::exists(self.id) {
@@ -199,6 +224,7 @@ impl Relay {
             for event in &events {
                 match Token::of(event.data.u64()) {
                     Token::Names => self.drain_names(),
+                    Token::Told => return Ok(()),
                     Token::Listener(at) => self.ready(at),
                     Token::Client(number) | Token::Container(number) => self.step(number),
                     Token::Datagrams(number) => self.answers(number),

@@ -17,7 +17,7 @@ kernel_state() {
     # shellcheck disable=SC2086
     ip $at -j -d route | jq -S .
   done
-  nft list ruleset
+  nft -s list ruleset
   cat /proc/sys/net/ipv4/ip_forward
   find /run/netns -mindepth 1 -printf '%f %m\n' 2>/dev/null || true
 }

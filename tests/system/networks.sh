@@ -644,7 +644,7 @@ networks_state() {
     # shellcheck disable=SC2086
     { ip $at route; ip $at -6 route show default; } | sed -E 's/ (linkdown|pref .*)//g'
   done
-  nft list ruleset
+  nft -s list ruleset
   cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding
   grep -H . /proc/sys/net/ipv6/conf/*/disable_ipv6 | grep -E '/(bridge0|bkr|veth)' || true
   find /run/netns -mindepth 1 -printf '%f %m\n' 2>/dev/null || true
@@ -821,7 +821,7 @@ test_networks_killed_at_every_step() {
   for ((k = 1; ; k++)); do
     killed "$k" bocker-net network rm back || break
     [ ! -e networks/back ] || bocker-net network rm back >/dev/null
-    unlike "$(ip -o link; nft list ruleset)" bkr_back "rm, step $k"
+    unlike "$(ip -o link; nft -s list ruleset)" bkr_back "rm, step $k"
     bocker-net network create --subnet 10.64.0.0/24 back >/dev/null
     bocker-net up ps_42045 network=back >/dev/null
     bocker-net down ps_42045
