@@ -104,7 +104,7 @@ fn directory(controllers: &str, path: &Path, mounts: &str) -> Option<PathBuf> {
 }
 
 /// Gives back the heap's free part and the stack's, and says where our own program and its libraries are that nobody has written to:
-/// those pages come again from the page cache, so they are let go of as well ([`sys::forget_pages`]), right before the long wait. Each
+/// those pages come again from the page cache, so they are let go of as well (`madvise(2)`), right before the long wait. Each
 /// that is touched after that brings its neighbours along, 64 KiB and more: hence nothing but the wait itself.
 pub fn shrink() -> Vec<(usize, usize)> {
     let clean = unwritten(&text("/proc/self/smaps"));
