@@ -21,7 +21,7 @@ use crate::status::{self, Seen, Text};
 use crate::{config, detach, sys};
 
 /// How often a file is looked at where there is no descriptor to wait for.
-const MOMENT: Duration = Duration::from_millis(1);
+const MOMENT: Duration = Duration::from_micros(200);
 /// How long the supervisor may take to write down that its payload has ended, and to let go.
 const PATIENCE: Duration = Duration::from_secs(10);
 

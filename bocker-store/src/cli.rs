@@ -234,6 +234,9 @@ enum Verb {
     },
     /// Print where an image or a container lies
     Path {
+        /// Only if it is a container
+        #[arg(long)]
+        container: bool,
         /// Only if it is a container that runs
         #[arg(long)]
         running: bool,
@@ -651,13 +654,16 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Rm { what, held, setup, explain, id } => {
             verbs::rm(&open(&root, setup, explain)?, &id.to_string_lossy(), what, held.holder(), explain)
         }
-        Verb::Path { running, stopped, wait, held, setup, id } => {
+        Verb::Path { container, running, stopped, wait, held, setup, id } => {
             let must = match (running, stopped) {
                 (true, _) => verbs::Must::Run,
                 (_, true) => verbs::Must::Stand { wait },
                 _ => verbs::Must::Be,
             };
-            verbs::path(&open(&root, setup, none)?, &id.to_string_lossy(), must, held.holder())
+            let store = open(&root, setup, none)?;
+            let name = id.to_string_lossy();
+            let id = if container || running { store.find(Kind::Container, &name)? } else { store.find_any(&name)? };
+            verbs::path(&store, id, must, held.holder())
         }
         Verb::Have => {
             // Nothing is there where there is no store.

@@ -8,10 +8,13 @@
 //! container wrote of its start may be lost with the power, which other files of its are not.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use bocker_common::{Error, Id, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::store::{Store, to_nix};
 
@@ -47,6 +50,19 @@ impl Holder {
 
     fn lives(self) -> bool {
         Self::of(Some(self.pid)) == Some(self)
+    }
+
+    /// Waits until it has ended, but no longer than that. It may let go of a container before.
+    pub(crate) fn end_within(self, most: Duration) {
+        let opened = Pid::from_raw(self.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // The number may be another's by the time that we have it.
+        match opened.filter(|_| self.lives()) {
+            Some(process) => {
+                let most = Timespec::try_from(most).ok();
+                let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], most.as_ref());
+            }
+            None => std::thread::sleep(Duration::from_millis(2).min(most)),
+        }
     }
 
     /// What the file says.

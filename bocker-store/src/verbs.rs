@@ -169,7 +169,7 @@ fn free_at_last(store: &Store, id: Id, me: Option<Holder>, wait: bool) -> Result
                 .hint(format!("wait for it, or kill -KILL {pid}")));
         }
         drop(lock);
-        std::thread::sleep(Duration::from_millis(if late { 100 } else { 2 }));
+        other.end_within(Duration::from_millis(100));
         // By the other one.
         store.find(Kind::Container, &id.to_string())?;
     }
@@ -390,8 +390,7 @@ pub(crate) enum Must {
 }
 
 /// `path`: where it lies.
-pub(crate) fn path(store: &Store, name: &str, must: Must, me: Option<Holder>) -> Result<()> {
-    let id = if must == Must::Run { store.find(Kind::Container, name)? } else { store.find_any(name)? };
+pub(crate) fn path(store: &Store, id: Id, must: Must, me: Option<Holder>) -> Result<()> {
     if must == Must::Run && store.stopped(id)?.is_some() {
         return Err(Error::plain(format!("Container '{id}' exists but is not running")));
     }

@@ -577,7 +577,7 @@ fi
         );
         assert_eq!(blocks(said("start web")), expected);
         let expected = format!(
-            r#"dir=$(bocker-store path -- ps_42045) || exit
+            r#"dir=$(bocker-store path --container -- ps_42045) || exit
 if [ -e /etc/systemd/system/bocker-ps_42045.service ]; then
 systemctl restart bocker-ps_42045.service || exit
 if grep -qx X-Restart=unless-stopped /etc/systemd/system/bocker-ps_42045.service >/dev/null 2>&1; then
@@ -607,8 +607,8 @@ echo ps_42045
         for (line, expected) in [
             (
                 "stop -s INT web",
-                r#"id=$(bocker-store id --container -- web) || exit
-dir=$(bocker-store path -- "$id") || exit
+                r#"dir=$(bocker-store path --container -- web) || exit
+id="${dir##*/}"
 if [ -e "/etc/systemd/system/bocker-${id}.service" ]; then
     if grep -qx X-Restart=unless-stopped "/etc/systemd/system/bocker-${id}.service" >/dev/null 2>&1; then
         systemctl disable --quiet --now "bocker-${id}.service" || exit
@@ -618,7 +618,9 @@ if [ -e "/etc/systemd/system/bocker-${id}.service" ]; then
 fi
 bocker-exec --stop "$dir/status" --words "$dir/words" --config "$dir/config" --signal INT || exit
 if dir=$(bocker-store path --stopped --holder -- "$id" 2>/dev/null); then
-    bocker-net down "$id" || exit
+    if [ -e /run/netns/netns_"$id" ] || [ -e /run/bocker-net/"$id" ]; then
+        bocker-net down "$id" || exit
+    fi
 fi
 echo web
 "#

@@ -156,6 +156,11 @@ impl<'a> Run<'a> {
             }
             Step::Fail(line) => Err(End::Unable(Failure::new(line.clone()))),
             Step::Stop => Err(End::Failed(1)),
+            Step::Let(var, word) => {
+                let value = self.value(word);
+                self.values.insert(var, value);
+                Ok(())
+            }
             Step::Say(words) => {
                 let mut line = words.iter().map(|word| self.value(word)).collect::<Vec<_>>().join(&OsString::from(" "));
                 line.push("\n");
@@ -189,7 +194,7 @@ impl<'a> Run<'a> {
 
     fn holds(&mut self, condition: &'a Condition) -> Result<bool, End> {
         let (job, quiet) = match condition {
-            Condition::There(path) => return Ok(Path::new(&self.joined(path)).exists()),
+            Condition::There(paths) => return Ok(paths.iter().any(|path| Path::new(&self.joined(path)).exists())),
             Condition::Done(job) => (job, false),
             Condition::Quietly(job) => (job, true),
         };

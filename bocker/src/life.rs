@@ -47,12 +47,11 @@ impl Who {
         self.job().into_iter().map(|job| Step::Do(vec![job])).collect()
     }
 
-    /// Its id, then its path. Not at the same time: what is wrong is said once.
+    /// Its path, and of that its id.
     fn and_path(&self) -> Vec<Step> {
-        let path = Tool::new(STORE, ["path", "--"]).and([self.id.clone()]);
-        let mut steps = self.resolve();
-        steps.push(Step::capture("dir", vec![path]));
-        steps
+        let path = Step::capture("dir", vec![Tool::new(STORE, ["path", "--container", "--"]).and([self.name.clone()])]);
+        let id = (!self.known).then_some(Step::Let("id", Word::Last("dir")));
+        std::iter::once(path).chain(id).collect()
     }
 
     /// The unit of one with `--restart`.
@@ -100,7 +99,7 @@ fn exec_stop(how: &Stopping) -> Tool {
 
 /// Whether systemd starts it again.
 fn has_unit(who: &Who) -> Condition {
-    Condition::There(who.unit_file())
+    Condition::There(vec![who.unit_file()])
 }
 
 /// In the unit of a container that is to stay stopped over a start of the machine. systemd.unit(5): what begins with X- is ours.
@@ -121,7 +120,10 @@ pub(crate) fn stop(containers: Vec<OsString>, how: &Stopping) -> Vec<Step> {
             Step::If(has_unit(&who), vec![systemctl(&["disable", "--quiet", "--now"], Some("stop"), &who)], vec![]);
         // Whoever asks for its ports next is to get them: what takes it down has done so, or it is done here. One with --rm may be gone.
         let path = Tool::new(STORE, ["path", "--stopped"]).and([HOLDER, "--".into()]).and([who.id.clone()]);
+        // Most often nothing is left, for whoever watched it has seen to that.
         let down = Step::run(Tool::new(NET, ["down"]).and([who.id.clone()]));
+        let places = ["/run/netns/netns_", "/run/bocker-net/"].map(|place| vec![place.into(), who.id.clone()]);
+        let down = Step::If(Condition::There(places.into()), vec![down], vec![]);
         let down = Step::If(Condition::Quietly(Job::capture("dir", path)), vec![down], vec![]);
         let mut steps = who.and_path();
         steps.extend([unit, Step::run(exec_stop(how)), down, who.say()]);

@@ -119,8 +119,8 @@ pub enum Condition {
     Done(Job),
     /// The job succeeds; it says nothing, and its failure is an answer.
     Quietly(Job),
-    /// Something has this path; its parts are joined.
-    There(Vec<Word>),
+    /// Something has one of these paths; the parts of each are joined.
+    There(Vec<Vec<Word>>),
 }
 
 /// One form.
@@ -133,6 +133,8 @@ pub enum Step {
     OnExit(Vec<Vec<(Var, Tool)>>),
     /// What [`Step::OnExit`] named before stays, however the plan ends from here on.
     Keep,
+    /// Give the variable this value.
+    Let(Var, Word),
     /// Print a line on stdout.
     Say(Vec<Word>),
     /// Make a file of this path (its parts are joined) and content, mode 0644. One that is there already: as a failed tool.

@@ -213,7 +213,7 @@ fn start_one(name: OsString, foreground: bool, interactive: bool) -> Vec<Step> {
         own.push(Step::Say(vec![who.name.clone().into()]));
         let start = crate::life::systemctl(&["enable", "--quiet", "--now"], Some("start"), &who);
         own = vec![Step::If(
-            Condition::There(who.unit_file()),
+            Condition::There(vec![who.unit_file()]),
             vec![start, Step::Say(vec![who.name.clone().into()])],
             own,
         )];
@@ -315,7 +315,8 @@ fn supervised(
         .into(),
     );
     let forget = Tool::new("rm", ["-f"]).and([who.unit_path()]);
-    let mut steps = vec![Step::If(Condition::There(vec![BOOTED.into()]), vec![], vec![Step::Fail(none.to_owned())])];
+    let mut steps =
+        vec![Step::If(Condition::There(vec![vec![BOOTED.into()]]), vec![], vec![Step::Fail(none.to_owned())])];
     steps.extend(wanted.network.asked.clone());
     steps.extend(wanted.network.check());
     steps.push(Step::OnExit(vec![

@@ -190,7 +190,11 @@ impl Printer {
                 let condition = match condition {
                     Condition::Done(job) => done(job),
                     Condition::Quietly(job) => quietly(job),
-                    Condition::There(path) => format!("[ -e {} ]", joined(path)),
+                    Condition::There(paths) => {
+                        let each: Vec<_> = paths.iter().map(|path| format!("[ -e {} ]", joined(path))).collect();
+                        let any = each.join(" || ");
+                        if each.len() > 1 && yes.is_empty() { format!("{{ {any}; }}") } else { any }
+                    }
                 };
                 // An `if` without a branch is no shell.
                 let (not, first, second) = if yes.is_empty() { ("! ", no, yes) } else { ("", yes, no) };
@@ -215,6 +219,7 @@ impl Printer {
                 self.line(&format!("echo {text} >&2; {}", if self.exit == "exit" { "exit 1" } else { &self.exit }));
             }
             Step::Stop => self.line(if self.exit == "exit" { "exit 1" } else { &self.exit }.to_owned().as_str()),
+            Step::Let(var, value) => self.line(&format!("{var}={}", word(value))),
             Step::Say(words) => {
                 self.line(&format!("echo {}", words.iter().map(word).collect::<Vec<_>>().join(" ")));
             }
