@@ -159,7 +159,11 @@ fn free_at_last(store: &Store, id: Id, me: Option<Holder>, wait: bool) -> Result
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
         let lock = stopped(store, id)?;
-        let Some(other) = store.held(id, me) else { return Ok(lock) };
+        let Some(other) = store.held(id, me) else {
+            // It may have gone between the look that found it and the lock; now it cannot any more.
+            store.find(id.kind(), &id.to_string())?;
+            return Ok(lock);
+        };
         let starting = store.text(id, "status").is_empty();
         let late = Instant::now() > patience;
         if starting || late && !wait {

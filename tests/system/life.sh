@@ -397,7 +397,7 @@ machine_starts() {
   umount "$BOCKER_ROOT"
   rm -rf /run/netns /run/bocker /run/bocker-net
   nft flush ruleset
-  ip -o link show type veth | sed -E 's/^[0-9]+: ([^:@]+).*/\1/' | xargs -r -n 1 ip link del
+  ip -o link show type veth | sed -E 's/^[0-9]+: ([^:@]+).*/\1/' | xargs -r -n 1 ip link del 2>/dev/null || true # one may go by itself
   ip link del bridge0
   echo 0 >/proc/sys/net/ipv4/ip_forward
   # Empty a moment after their last process.
