@@ -134,7 +134,7 @@ fn elements(kind: u16, flags: u16, ports: &[Port]) -> Vec<Vec<u8>> {
         }
     }
     let of = |map: &str, all: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
-        let head = [name("bocker"), attribute_of(NFTA_SET_ELEM_LIST_SET, &[map.as_bytes(), &[0]].concat())].concat();
+        let head = [name("bocker"), string(NFTA_SET_ELEM_LIST_SET, map)].concat();
         let each = |some: &[Vec<u8>]| {
             let list = attribute_of(NFTA_SET_ELEM_LIST_ELEMENTS | NESTED, &some.concat());
             message(kind, flags, AF_INET, &[&head[..], &list].concat())
@@ -245,9 +245,14 @@ fn answers(socket: &OwnedFd, acked: bool, mut each: impl FnMut(u16, &[u8])) -> R
     }
 }
 
-/// A table's name: a string with its NUL.
+/// A table's name.
 fn name(table: &str) -> Vec<u8> {
-    attribute_of(TABLE, &[table.as_bytes(), &[0]].concat())
+    string(TABLE, table)
+}
+
+/// A string, with its NUL.
+fn string(kind: u16, text: &str) -> Vec<u8> {
+    attribute_of(kind, &[text.as_bytes(), &[0]].concat())
 }
 
 fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {

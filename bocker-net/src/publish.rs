@@ -351,20 +351,23 @@ pub(crate) fn end(id: Id) -> Result<()> {
 /// deleted there. `None` where there is none: then one is as good as the other.
 pub(crate) fn lent(id: Id) -> Option<OwnedFd> {
     let file = OpenOptions::new().read(true).write(true).open(directory(id).join(PORTS)).ok()?;
-    let pid = holder(&file).ok()??;
-    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    let is_it = holder(&file) == Ok(Some(pid));
-    let socket = is_it.then(|| pidfd_getfd(&process, RELAYS_SOCKET, PidfdGetfdFlags::empty()))?.ok()?;
+    let process = relay(&file).ok()??;
+    let socket = pidfd_getfd(&process, RELAYS_SOCKET, PidfdGetfdFlags::empty()).ok()?;
     netfilter::is_one(&socket).then_some(socket)
 }
 
 /// Sends it to the relay that has the file, if one has.
 fn kill(file: &File, signal: Signal) -> Result<(), Errno> {
-    let Some(pid) = holder(file)? else { return Ok(()) };
+    relay(file)?.map_or(Ok(()), |process| pidfd_send_signal(&process, signal))
+}
+
+/// The relay that has the file, by a descriptor.
+fn relay(file: &File) -> Result<Option<OwnedFd>, Errno> {
+    let Some(pid) = holder(file)? else { return Ok(None) };
     match pidfd_open(pid, PidfdFlags::empty()) {
         // It is the one that we mean only if it still has the lock: a number may have passed to another process.
-        Ok(process) if holder(file) == Ok(Some(pid)) => pidfd_send_signal(&process, signal),
-        Ok(_) | Err(Errno::SRCH) => Ok(()),
+        Ok(process) => Ok(Some(process).filter(|_| holder(file) == Ok(Some(pid)))),
+        Err(Errno::SRCH) => Ok(None),
         Err(errno) => Err(errno),
     }
 }

@@ -159,11 +159,9 @@ fn free_at_last(store: &Store, id: Id, me: Option<Holder>, wait: bool) -> Result
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
         let lock = stopped(store, id)?;
-        let Some(other) = store.held(id, me) else {
-            // It may have gone between the look that found it and the lock; now it cannot any more.
-            store.find(id.kind(), &id.to_string())?;
-            return Ok(lock);
-        };
+        // It may have gone since it was found: while we waited, by the one that we waited for.
+        store.find(id.kind(), &id.to_string())?;
+        let Some(other) = store.held(id, me) else { return Ok(lock) };
         let starting = store.text(id, "status").is_empty();
         let late = Instant::now() > patience;
         if starting || late && !wait {
@@ -174,8 +172,6 @@ fn free_at_last(store: &Store, id: Id, me: Option<Holder>, wait: bool) -> Result
         }
         drop(lock);
         other.end_within(Duration::from_millis(100));
-        // By the other one.
-        store.find(Kind::Container, &id.to_string())?;
     }
 }
 
