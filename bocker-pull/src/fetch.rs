@@ -157,6 +157,8 @@ enum Piece {
     File(String, Vec<u8>),
     Begin(String, u64),
     Bytes(Vec<u8>),
+    /// All bytes before are written: nobody needs their file any more. Not sooner: where the reader has died, the next pull does.
+    Written(Partial),
     End,
 }
 
@@ -167,6 +169,7 @@ fn write(mut pieces: mpsc::Receiver<Piece>, layout: &mut Layout<File>) -> Result
             Piece::File(name, bytes) => layout.file(&name, &bytes)?,
             Piece::Begin(name, size) => layout.begin(&name, size)?,
             Piece::Bytes(bytes) => layout.write(&bytes)?,
+            Piece::Written(partial) => partial.remove(),
             Piece::End => layout.end()?,
         }
     }
@@ -311,7 +314,9 @@ impl Fetch {
         bar.finish();
         self.my_turn(turn).await;
         outlet.catch_up(outlet.stored).await?;
-        outlet.remove();
+        if let Store::Kept(partial) = outlet.store {
+            self.send(Piece::Written(partial)).await?;
+        }
         self.next_turn();
         Ok(())
     }
@@ -417,7 +422,7 @@ impl Outlet<'_> {
         Ok(())
     }
 
-    /// It has been sent, or is no good: nobody needs it any more.
+    /// It is no good, or is in the way: nobody needs it any more.
     fn remove(&self) {
         if let Store::Kept(partial) = &self.store {
             partial.remove();
