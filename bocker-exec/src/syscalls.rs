@@ -1,8 +1,14 @@
 //! The system calls of Linux 6.17 by name, for the processors that libc knows their numbers of.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// Asked for by some hundred names at each start.
+static NUMBERS: LazyLock<BTreeMap<&str, i64>> = LazyLock::new(|| all().collect());
+
 /// The number of a system call on this processor.
 pub(crate) fn number(name: &str) -> Option<i64> {
-    all().find(|(known, _)| *known == name).map(|(_, number)| number)
+    NUMBERS.get(name).copied()
 }
 
 /// All of them.

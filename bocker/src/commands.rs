@@ -8,7 +8,7 @@ use clap::CommandFactory;
 
 use crate::Failure;
 use crate::cli::{self, Command, Prune, System, Volume};
-use crate::plan::{Plan, Step, Tool, Word};
+use crate::plan::{Plan, Step, Tool, Word, becoming};
 use crate::{cp, life, net, run};
 
 pub(crate) const STORE: &str = "bocker-store";
@@ -91,6 +91,7 @@ pub fn plan(command: Command, settings: Settings) -> Result<Plan, Failure> {
         Command::Setup { undo } => setup(undo),
         Command::Help => help(),
     };
+    let steps = if failure.is_none() { becoming(steps) } else { steps };
     Ok(Plan { steps, env: Vec::new(), failure })
 }
 
@@ -627,7 +628,7 @@ echo web
                 .to_owned(),
             ),
             ("kill web", format!("{dir}bocker-exec --kill \"$dir/status\" --signal KILL || exit\necho web\n")),
-            ("wait ps_42045", "dir=$(bocker-store path -- ps_42045) || exit\nbocker-exec --wait \"$dir/status\" || exit\n".to_owned()),
+            ("wait ps_42045", "dir=$(bocker-store path -- ps_42045) || exit\nexec bocker-exec --wait \"$dir/status\"\n".to_owned()),
             (
                 "attach --detach-keys=ctrl-a --sig-proxy=false web",
                 format!("{dir}bocker-exec --attach \"$dir/status\" --detach-keys=ctrl-a --no-sig-proxy\n"),
@@ -637,7 +638,7 @@ echo web
                 "unpause web",
                 "id=$(bocker-store id --container -- web) || exit\nbocker-cg thaw \"$id\" || exit\necho web\n".to_owned(),
             ),
-            ("rename web site", "bocker-store rename -- web site || exit\n".to_owned()),
+            ("rename web site", "exec bocker-store rename -- web site\n".to_owned()),
             (
                 "exec -it -e A=1 -u 5 -w / web sh -c x",
                 r#"dir=$(bocker-store path --running -- web) || exit 125
@@ -646,34 +647,41 @@ echo web
                 .to_owned(),
             ),
             (
+                "exec -i web true",
+                r#"dir=$(bocker-store path --running -- web) || exit 125
+exec bocker-cg exec "${dir##*/}" -- bocker-exec --join "$dir/status" --config "$dir/config" --words "$dir/words" -- true
+"#
+                .to_owned(),
+            ),
+            (
                 "exec -d -e A=1 ps_42045 true",
                 r#"dir=$(bocker-store path --running -- ps_42045) || exit 125
-printf '%s\0' A=1 | bocker-cg exec --keep-fd=3 ps_42045 -- bocker-exec --detach --join "$dir/status" --config "$dir/config" --words "$dir/words" --env-fd=3 -- true 3<&0 </dev/null || exit
+printf '%s\0' A=1 | bocker-cg exec --keep-fd=3 ps_42045 -- bocker-exec --detach --join "$dir/status" --config "$dir/config" --words "$dir/words" --env-fd=3 -- true 3<&0 </dev/null
 "#
                 .to_owned(),
             ),
             (
                 "exec -d --privileged ps_42045 true",
                 r#"dir=$(bocker-store path --running -- ps_42045) || exit 125
-bocker-cg exec ps_42045 -- bocker-exec --detach --join "$dir/status" --config "$dir/config" --words "$dir/words" --privileged -- true </dev/null || exit
+exec bocker-cg exec ps_42045 -- bocker-exec --detach --join "$dir/status" --config "$dir/config" --words "$dir/words" --privileged -- true </dev/null
 "#
                 .to_owned(),
             ),
             (
                 "ps -aq -n 3 --filter status=running --filter name=x --format json",
-                "bocker-store ps --all --quiet --last=3 --format=json --filter=status=running --filter=name=x || exit\n".to_owned(),
+                "exec bocker-store ps --all --quiet --last=3 --format=json --filter=status=running --filter=name=x\n".to_owned(),
             ),
-            ("logs -ft -n 3 --since 1m web", "bocker-store logs --follow --timestamps --tail=3 --since=1m -- web || exit\n".to_owned()),
-            ("port web 80/udp", "id=$(bocker-store id --container -- web) || exit\nbocker-net port \"$id\" 80/udp || exit\n".to_owned()),
-            ("port ps_42045", "bocker-net port ps_42045 || exit\n".to_owned()),
+            ("logs -ft -n 3 --since 1m web", "exec bocker-store logs --follow --timestamps --tail=3 --since=1m -- web\n".to_owned()),
+            ("port web 80/udp", "id=$(bocker-store id --container -- web) || exit\nexec bocker-net port \"$id\" 80/udp\n".to_owned()),
+            ("port ps_42045", "exec bocker-net port ps_42045\n".to_owned()),
             (
                 "network create --subnet 10.1.0.0/24 --subnet6 fd00::/64 --internal --mtu 1400 back",
-                "bocker-net network create --subnet=10.1.0.0/24 --subnet6=fd00::/64 --mtu=1400 --internal -- back || exit\n".to_owned(),
+                "exec bocker-net network create --subnet=10.1.0.0/24 --subnet6=fd00::/64 --mtu=1400 --internal -- back\n".to_owned(),
             ),
-            ("network ls -q", "bocker-net network ls --quiet || exit\n".to_owned()),
-            ("network rm a b", "bocker-net network rm -- a b || exit\n".to_owned()),
-            ("network inspect --json a", "bocker-net network inspect --json -- a || exit\n".to_owned()),
-            ("network prune", "bocker-net network prune || exit\n".to_owned()),
+            ("network ls -q", "exec bocker-net network ls --quiet\n".to_owned()),
+            ("network rm a b", "exec bocker-net network rm -- a b\n".to_owned()),
+            ("network inspect --json a", "exec bocker-net network inspect --json -- a\n".to_owned()),
+            ("network prune", "exec bocker-net network prune\n".to_owned()),
             (
                 "network connect --ip 10.1.0.9 --alias db --alias sql back web",
                 r#"bocker-net check connect=back,ip=10.1.0.9,alias=db,alias=sql || exit
@@ -682,7 +690,7 @@ if dir=$(bocker-store path --running -- "$id" 2>/dev/null); then
     name=$(bocker-store ps --filter=id="$id" '--format={{.Names}}') || exit
     bocker-net connect "$id" back ip=10.1.0.9 alias=db alias=sql name="$name" || exit
 fi
-bocker-store network -- "$id" +back,ip=10.1.0.9,alias=db,alias=sql || exit
+exec bocker-store network -- "$id" +back,ip=10.1.0.9,alias=db,alias=sql
 "#
                 .to_owned(),
             ),
@@ -691,18 +699,18 @@ bocker-store network -- "$id" +back,ip=10.1.0.9,alias=db,alias=sql || exit
                 r#"if dir=$(bocker-store path --running -- ps_42045 2>/dev/null); then
     bocker-net disconnect ps_42045 back || exit
 fi
-bocker-store network -- ps_42045 -back || exit
+exec bocker-store network -- ps_42045 -back
 "#
                 .to_owned(),
             ),
-            ("top ps_42045", "bocker-cg top ps_42045 || exit\n".to_owned()),
-            ("stats --no-stream", "bocker-cg stats || exit\n".to_owned()),
-            ("stats --json ps_42045 ps_42046", "bocker-cg stats --stream --json ps_42045 ps_42046 || exit\n".to_owned()),
+            ("top ps_42045", "exec bocker-cg top ps_42045\n".to_owned()),
+            ("stats --no-stream", "exec bocker-cg stats\n".to_owned()),
+            ("stats --json ps_42045 ps_42046", "exec bocker-cg stats --stream --json ps_42045 ps_42046\n".to_owned()),
             (
                 "stats --no-stream web ps_42045 db",
                 r#"id=$(bocker-store id --container -- web) || exit
 id2=$(bocker-store id --container -- db) || exit
-bocker-cg stats "$id" ps_42045 "$id2" || exit
+exec bocker-cg stats "$id" ps_42045 "$id2"
 "#
                 .to_owned(),
             ),

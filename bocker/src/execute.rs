@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -189,6 +189,11 @@ impl<'a> Run<'a> {
                 }
                 Err(End::Payload(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8))
             }
+            // Signals that have come and were not read wait for it: what is pending stays so over execve(2).
+            Step::Become(tool) => {
+                let (mut command, path) = self.command(tool, Stdio::inherit(), Stdio::inherit())?;
+                Err(unable(&path, &command.exec()))
+            }
         }
     }
 
@@ -310,6 +315,14 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, tool: &Tool, stdin: Stdio, stdout: Stdio) -> Result<Child, End> {
+        let (mut command, path) = self.command(tool, stdin, stdout)?;
+        let child = command.spawn().map_err(|e| unable(&path, &e))?;
+        self.alive.push(child.id());
+        Ok(child)
+    }
+
+    /// The tool, ready to be started, and its path.
+    fn command(&self, tool: &Tool, stdin: Stdio, stdout: Stdio) -> Result<(Command, PathBuf), End> {
         if self.trace {
             let mut line = format!("+ {}", tool.name);
             for word in &tool.words {
@@ -340,12 +353,7 @@ impl<'a> Run<'a> {
             |name: &OsString| name.as_bytes().starts_with(b"BOCKER_") || ENVIRONMENT.iter().any(|kept| name == kept);
         command.envs(std::env::vars_os().filter(|(name, _)| keep(name)));
         command.envs(self.plan.env.iter().map(|(name, value)| (name, value)));
-        let child = command.spawn().map_err(|e| {
-            let reason = reason(&e);
-            End::Unable(Failure::new(format!("start {}: {reason} (the tools live beside bocker)", path.display())))
-        })?;
-        self.alive.push(child.id());
-        Ok(child)
+        Ok((command, path))
     }
 
     fn value(&self, word: &Word) -> OsString {
@@ -482,6 +490,11 @@ fn host_program(name: &str) -> Result<PathBuf, End> {
     let found = places.into_iter().find(|path| path.exists());
     found
         .ok_or_else(|| End::Unable(Failure::new(format!("start {name}: this host has none in /usr/bin, /bin or sbin"))))
+}
+
+fn unable(path: &Path, error: &std::io::Error) -> End {
+    let reason = reason(error);
+    End::Unable(Failure::new(format!("start {}: {reason} (the tools live beside bocker)", path.display())))
 }
 
 /// A started tool.

@@ -196,8 +196,11 @@ pub(crate) fn exec(container: OsString, words: Vec<OsString>, flags: ExecFlags) 
     let caller = Caller { env: &|name: &OsStr| std::env::var_os(name), dir: &dir };
     let env = values::pairs(&flags.env_file, flags.env, "--env-file", Some(caller))?;
     let detach = on(flags.detach);
-    let first = if detach { "--detach".into() } else { PARENT };
-    let mut payload = Tool::new(EXEC, [first, "--join".into(), file("/status"), "--config".into(), file("/config")])
+    // A terminal is put back by whoever is left; without one nobody has to stay beside it.
+    let stays = on(flags.tty) && !detach;
+    let mut payload = Tool::new(EXEC, detach.then_some("--detach"))
+        .and(stays.then_some(PARENT))
+        .and(["--join".into(), file("/status"), "--config".into(), file("/config")])
         .and(["--words".into(), file("/words")])
         .and((!env.is_empty()).then_some("--env-fd=3"))
         .and(typed("user", flags.user))
@@ -212,7 +215,7 @@ pub(crate) fn exec(container: OsString, words: Vec<OsString>, flags: ExecFlags) 
     let keep = payload.told.is_some().then_some("--keep-fd=3");
     let chain =
         Tool::new(CG, ["exec"]).and(keep).and([id]).then(payload).stdin(!detach && flags.interactive != Some(false));
-    Ok(vec![Step::capture("dir", vec![path]), if detach { Step::Begin(chain) } else { Step::Hand(chain) }])
+    Ok(vec![Step::capture("dir", vec![path]), if stays { Step::Hand(chain) } else { Step::Become(chain) }])
 }
 
 pub(crate) fn ps(wanted: Ps) -> Vec<Step> {

@@ -71,6 +71,11 @@ impl Tool {
         self
     }
 
+    /// Whether a word of it is our own number.
+    pub(crate) fn names_us(&self) -> bool {
+        self.words.iter().any(|word| matches!(word, Word::Me(_)))
+    }
+
     /// `self … -- next …`: a link of a chain that execs the next.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
@@ -151,6 +156,8 @@ pub enum Step {
     Begin(Tool),
     /// Run the tool; its status is the plan's. The last step.
     Hand(Tool),
+    /// Become the tool, `execve(2)`: nothing is left to do after it, and nothing to take down. The last step.
+    Become(Tool),
 }
 
 impl Step {
@@ -168,6 +175,31 @@ impl Step {
     pub fn capture(var: Var, pipe: Vec<Tool>) -> Self {
         Self::Do(vec![Job { var: Some(var), pipe }])
     }
+
+    /// Whether it leaves something to be done at the end.
+    fn takes_down(&self) -> bool {
+        match self {
+            Self::OnExit(_) => true,
+            Self::If(_, yes, no) => yes.iter().chain(no).any(Self::takes_down),
+            _ => false,
+        }
+    }
+}
+
+/// The steps; where the last one only runs a tool, nobody has to wait for it. One that names us is to be our child.
+#[must_use]
+pub fn becoming(mut steps: Vec<Step>) -> Vec<Step> {
+    let waits = steps.iter().any(Step::takes_down);
+    let alone = |job: &Job| job.var.is_none() && matches!(&job.pipe[..], [tool] if !tool.names_us());
+    let tool = match steps.last_mut() {
+        Some(Step::Do(jobs)) if !waits && matches!(&jobs[..], [job] if alone(job)) => {
+            jobs.pop().and_then(|mut job| job.pipe.pop())
+        }
+        _ => return steps,
+    };
+    steps.pop();
+    steps.extend(tool.map(Step::Become));
+    steps
 }
 
 /// What a subcommand does.

@@ -51,7 +51,7 @@ pub fn command(tool: &Tool) -> String {
 
 /// Whether our number is to be said: in a pipe its parent is a subshell that ends at once.
 fn asks_who(tool: &Tool) -> bool {
-    matches!(tool.told, Some((0, _))) && tool.words.iter().any(|word| matches!(word, Word::Me(_)))
+    matches!(tool.told, Some((0, _))) && tool.names_us()
 }
 
 /// The word quoted for a shell. The script is text: a word that is not comes out of `printf`, in octal
@@ -231,6 +231,9 @@ impl Printer {
                 }
                 self.line(&command(tool));
             }
+            // In a pipe it would be a subshell that becomes it.
+            Step::Become(tool) if tool.told.is_some() => self.line(&command(tool)),
+            Step::Become(tool) => self.line(&format!("exec {}", command(tool))),
         }
     }
 }
