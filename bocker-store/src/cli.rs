@@ -337,6 +337,9 @@ enum Verb {
         /// Where PATH is a link: what it leads to
         #[arg(long, short = 'L')]
         follow_link: bool,
+        /// Nothing there is an error
+        #[arg(long)]
+        existing: bool,
         #[command(flatten)]
         setup: Setup,
         /// The container's id
@@ -692,8 +695,8 @@ fn run(cli: Cli) -> Result<()> {
         Verb::CpIn { how, setup, explain, id, path } => {
             cp::into(&open(&root, setup, explain)?, &id.to_string_lossy(), &path, how, explain)
         }
-        Verb::CpStat { follow_link, setup, id, path } => {
-            cp::stat(&open(&root, setup, none)?, &id.to_string_lossy(), &path, follow_link)
+        Verb::CpStat { follow_link, existing, setup, id, path } => {
+            cp::stat(&open(&root, setup, none)?, &id.to_string_lossy(), &path, follow_link, existing)
         }
         Verb::Logs { wanted, setup, id } => logs::logs(&open(&root, setup, none)?, &id.to_string_lossy(), &wanted),
         Verb::Gc { setup, explain } => verbs::gc(&open(&root, setup, explain)?, explain),

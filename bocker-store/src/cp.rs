@@ -203,10 +203,14 @@ impl Place {
     }
 }
 
-/// `cp-stat`: `TYPE\tMODE\tBYTES`; `none` where nothing is, and something could be made.
-pub(crate) fn stat(store: &Store, name: &str, path: &OsStr, follow: bool) -> Result<()> {
+/// `cp-stat`: `TYPE\tMODE\tBYTES`; `none` where nothing is, and something could be made, unless it has to be `existing`.
+pub(crate) fn stat(store: &Store, name: &str, path: &OsStr, follow: bool, existing: bool) -> Result<()> {
     let place = Place::open(store, name)?;
-    let Some((_, stat)) = place.resolve(path, follow)?.node else { return print(b"none\t-\t-\n") };
+    let stat = match place.resolve(path, follow)?.node {
+        Some((_, stat)) => stat,
+        None if existing => return Err(place.fail(path, Stop::Errno(Errno::NOENT))),
+        None => return print(b"none\t-\t-\n"),
+    };
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => "file",
         FileType::Directory => "directory",

@@ -90,9 +90,12 @@ fn out(id: &OsStr, path: &OsStr, destination: &OsStr, how: How) -> Result<Vec<St
         let owner = if how.archive { ["--same-owner"] } else { ["--no-same-owner"] };
         tar.and(owner).and(["-p", "-x", "-C"]).and([dir.as_os_str().to_owned()])
     };
+    // Else tar would have something to say of an archive that does not come, too.
+    let stat = Tool::new(STORE, ["cp-stat", "--existing"]).and(how.follow.then_some("--follow-link"));
+    let exists = Step::capture("source", vec![stat.and(["--"]).and([id, path].map(OsStr::to_owned))]);
     let place = Path::new(destination);
     if place.is_dir() {
-        return Ok(vec![Step::pipe(vec![cp_out(None), tar(place)])]);
+        return Ok(vec![exists, Step::pipe(vec![cp_out(None), tar(place)])]);
     }
     let (dir, name) = split(place).ok_or_else(|| missing(place))?;
     if !dir.is_dir() {
@@ -105,11 +108,16 @@ fn out(id: &OsStr, path: &OsStr, destination: &OsStr, how: How) -> Result<Vec<St
     let contents = [path, OsStr::new("/.")].into_iter().collect::<OsString>();
     let is_dir = Job::run(Tool::new(STORE, ["cp-stat", "--follow-link", "--"]).and([id.to_owned(), contents]));
     let line = |why: &str| vec![Step::Fail(format!("cp {}: {why}", destination.to_string_lossy()))];
-    Ok(vec![match (there, slash) {
-        (false, false) => pipe,
-        (true, _) => Step::If(Condition::Quietly(is_dir), line("a directory cannot be copied over a file"), vec![pipe]),
-        (false, true) => Step::If(Condition::Quietly(is_dir), vec![pipe], line("there is no such directory")),
-    }])
+    Ok(vec![
+        exists,
+        match (there, slash) {
+            (false, false) => pipe,
+            (true, _) => {
+                Step::If(Condition::Quietly(is_dir), line("a directory cannot be copied over a file"), vec![pipe])
+            }
+            (false, true) => Step::If(Condition::Quietly(is_dir), vec![pipe], line("there is no such directory")),
+        },
+    ])
 }
 
 fn missing(path: &Path) -> Failure {
@@ -185,22 +193,24 @@ mod tests {
     fn out_of_a_container() {
         let cp = |to: &str| script("web:/etc/x", to, false, false);
         assert_eq!(cp("-"), "bocker-store cp-out -- web /etc/x || exit\n");
+        let stat = "source=$(bocker-store cp-stat --existing -- web /etc/x) || exit\n";
         let tar = "tar --numeric-owner --no-overwrite-dir --no-same-owner -p -x -C";
-        assert_eq!(cp("/tmp"), format!("bocker-store cp-out -- web /etc/x | {tar} /tmp || exit\n"));
+        assert_eq!(cp("/tmp"), format!("{stat}bocker-store cp-out -- web /etc/x | {tar} /tmp || exit\n"));
         assert_eq!(
             cp("/tmp/nosuch"),
-            format!("bocker-store cp-out --name=nosuch -- web /etc/x | {tar} /tmp || exit\n")
+            format!("{stat}bocker-store cp-out --name=nosuch -- web /etc/x | {tar} /tmp || exit\n")
         );
         assert_eq!(
             cp("/etc/hostname"),
             format!(
-                "if bocker-store cp-stat --follow-link -- web /etc/x/. >/dev/null 2>&1; then\n    \
+                "{stat}if bocker-store cp-stat --follow-link -- web /etc/x/. >/dev/null 2>&1; then\n    \
                  echo 'bocker: cp /etc/hostname: a directory cannot be copied over a file' >&2; exit 1\nelse\n    \
                  bocker-store cp-out --name=hostname -- web /etc/x | {tar} /etc || exit\nfi\n"
             )
         );
         assert!(cp("/nosuch/x").contains("/nosuch: there is no such directory"));
-        assert!(script("web:x", "/tmp", true, true).starts_with("bocker-store cp-out --follow-link -- web x | tar "));
+        let followed = script("web:x", "/tmp", true, true);
+        assert!(followed.starts_with("source=$(bocker-store cp-stat --existing --follow-link -- web x) || exit\nbocker-store cp-out --follow-link -- web x | tar "), "{followed}");
     }
 
     #[test]

@@ -213,6 +213,11 @@ test_cp() {
   fails 1 'a directory cannot be copied over a file' bocker cp box:/srv to/new
   fails 1 'no such directory' bocker cp box:/srv/one to/nosuch/x
   fails 2 'neither is' bocker cp from to
+  for what in box:/nosuch box:/srv/one/x nosuch:/srv; do
+    status=0
+    bocker cp "$what" to 2>err || status=$?
+    is "$status $(wc -l <err)" "1 1" "$what: $(cat err)"
+  done
   # From one to another, which docker refuses: by the same rules.
   bocker create --name other "$img" >/dev/null
   bocker cp box:/tmp other:/srv
