@@ -632,6 +632,12 @@ impl Wait {
             shell += "\nwait\nrm -r \"$pipes\"";
         }
         if let Some(file) = &self.status {
+            if !self.then.is_empty() {
+                let holder = quote(file.with_file_name("holder"));
+                let me = "me=$(exec sh -c 'echo \"$PPID\"')";
+                shell +=
+                    &format!("\n{me}\n[ ! -e {holder} ] || echo \"$me $(cut -d ' ' -f 22 /proc/$me/stat)\" > {holder}");
+            }
             shell += &format!("\necho \"exited $status\" > {}", quote(file));
         }
         if let Some(fd) = self.status_fd {

@@ -166,7 +166,11 @@ fn parse_from(words: impl IntoIterator<Item = OsString>) -> Result<Option<Args>>
     let mut joins_own_users = false;
     if let Some(file) = &typed.process.words {
         let (program, rest) = words.split_at(words.len().min(1));
-        let file = Words::read(file).map_err(|e| e.status(OWN_FAILURE))?;
+        let file = match (Words::read(file), &typed.process.stop) {
+            // It was there when its path was asked for.
+            (Err(_), Some(status)) if crate::manage::is_gone(status) => return Ok(None),
+            (read, _) => read.map_err(|e| e.status(OWN_FAILURE))?,
+        };
         joins_own_users = file.own_users();
         let file = file.only(typed.what());
         let all = program.iter().chain(&file.options).chain(rest);

@@ -55,7 +55,7 @@ fn start_and_wait(dir: &Path, args: &Args, status_fd: &mut Option<StatusFd>, inh
     let (mut status, mut log) = (None, None);
     perform(&plan.outer, args.explain, |act| {
         match act {
-            Act::Status { file } => status = Some(Status::hold(file)?),
+            Act::Status { file } => status = Some(Status::hold(file, !args.process.then.is_empty())?),
             Act::Log { file } => {
                 let (size, files) = (args.process.log_size, args.process.log_files);
                 log = Some(Log::open(file, size.unwrap_or(LOG_SIZE), files.unwrap_or(LOG_FILES))?);

@@ -174,19 +174,33 @@ pub fn kill(file: &Path, args: &Args) -> Result<()> {
 }
 
 /// `--stop`: the stop signal; after the timeout, KILL. Returns when the payload has ended and the status file says so; one that does
-/// not run is stopped already. Signal and timeout: as typed, else as in `--words`, else the image's signal, else TERM and 10 seconds.
+/// not run is stopped already, as is one that whoever ran it has removed meanwhile. Signal and timeout: as typed, else as in `--words`, else the image's signal, else TERM and 10 seconds.
 ///
 /// # Errors
 /// A supervisor that does not write the end down within 10 seconds.
 pub fn stop(file: &Path, args: &Args) -> Result<()> {
     entry::need_root("bocker-exec")?;
+    match stop_or_say_why(file, args) {
+        Err(_) if args.process.words.is_some() && is_gone(file) => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether its whole directory is gone: with `--rm` that is the end of a container.
+#[expect(clippy::disallowed_methods, reason = "a path of the caller's")]
+pub(crate) fn is_gone(status_file: &Path) -> bool {
+    status_file.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && matches!(dir.try_exists(), Ok(false)))
+}
+
+fn stop_or_say_why(file: &Path, args: &Args) -> Result<()> {
     let image = config::read(args.config.as_deref())?.stop_signal;
     // The image's word must not make it unstoppable.
     let image = image.and_then(|word| process::signal(&word).ok());
     let signal = args.process.signal.or(args.process.stop_signal).or(image).unwrap_or(Signal(libc::SIGTERM));
     let seconds = args.process.timeout.or(args.process.stop_timeout).unwrap_or(10);
     let time = u64::try_from(seconds).ok().map(Duration::from_secs);
-    let Some(running) = find_soon(file)? else { return Ok(()) };
+    // What is dead may not be said to be yet.
+    let Some(running) = find_soon(file)? else { return settled(file).map(drop) };
     running.send(signal, args)?;
     let wait = Act::Wait { pid: running.pid, seconds: time.map(|time| time.as_secs()) };
     tell(&wait, args.explain)?;

@@ -21,7 +21,8 @@ pub struct Options {
     /// Return when the command has been executed; it goes on, with one small process that watches it
     #[arg(long, conflicts_with = "die_with_parent")]
     pub detach: bool,
-    /// With --detach: a word of the program to become when the command has ended; repeatable
+    /// With --detach: a word of the program to become when the command has ended, as which it is the container's holder (the file
+    /// `holder` beside --status, where there is one); repeatable
     #[arg(long, value_name = "WORD", requires = "detach", conflicts_with = "join", allow_hyphen_values = true)]
     pub then: Vec<OsString>,
     /// A reaper as process 1, which passes signals on to the command

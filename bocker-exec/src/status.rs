@@ -15,15 +15,21 @@ use rustix::io::Errno;
 
 /// The file, locked. The lock belongs to the open file: it goes with the last descriptor, so none may reach the payload.
 #[derive(Debug)]
-pub struct Status(File);
+pub struct Status {
+    file: File,
+    /// `holder` beside it.
+    holder: Option<File>,
+}
 
 impl Status {
-    /// Creates or takes the file, empties it and holds the lock.
+    /// Creates or takes the file, empties it and holds the lock. With `goes_on` this process is to clean up after the end: so that no
+    /// moment comes in which nobody seems to have the container, it is its holder before the lock goes. Where there is a file `holder`
+    /// (`PID STARTTIME`, in clock ticks since the boot), as bocker-store's containers have it, it says so then.
     ///
     /// # Errors
     /// One line, `container is already running` when someone else holds it.
     #[expect(clippy::disallowed_methods, reason = "the caller's word: beside the root, not in it")]
-    pub fn hold(path: &Path) -> Result<Self> {
+    pub fn hold(path: &Path, goes_on: bool) -> Result<Self> {
         let fail = |e: std::io::Error| Error::new("open", path.display(), e);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -45,24 +51,37 @@ impl Status {
             }
         }
         file.set_len(0).map_err(fail)?;
-        Ok(Self(file))
+        let mut beside = OpenOptions::new();
+        beside.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let holder = if goes_on { beside.open(path.with_file_name("holder")).ok() } else { None };
+        Ok(Self { file, holder })
     }
 
     /// The payload has been executed; its PID as the host has it.
     pub fn running(&self, pid: Pid) {
-        self.say(&format!("running {pid}\n"));
+        say(&self.file, &format!("running {pid}\n"));
     }
 
     /// The payload ended with this status. To be written before it is reaped: until then its PID is its own.
     pub fn exited(&self, status: u8) {
-        self.say(&format!("exited {status}\n"));
+        if let (Some(holder), Some(started)) = (&self.holder, started()) {
+            say(holder, &format!("{} {started}\n", std::process::id()));
+        }
+        say(&self.file, &format!("exited {status}\n"));
     }
+}
 
-    /// The new text over the old one, then the length: a reader finds a whole first line at any time.
-    fn say(&self, line: &str) {
-        // On a full disk the lock still tells the truth.
-        let _ = self.0.write_all_at(line.as_bytes(), 0).and_then(|()| self.0.set_len(line.len() as u64));
-    }
+/// The new text over the old one, then the length: a reader finds a whole first line at any time.
+fn say(file: &File, line: &str) {
+    // On a full disk the lock still tells the truth.
+    let _ = file.write_all_at(line.as_bytes(), 0).and_then(|()| file.set_len(line.len() as u64));
+}
+
+/// When this process was started: proc(5), field 22 of stat. The second field is a name in parentheses, which may hold anything.
+#[expect(clippy::disallowed_methods, reason = "/proc/self/stat, of the host")]
+fn started() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// `--status-fd`: the same for a program that started us, which so can tell our failure from the payload's status 125.
@@ -178,11 +197,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("bocker-exec-status-{}", std::process::id()));
         std::fs::write(&path, "running 77\n").unwrap();
         assert_eq!(running(&path), Ok(None), "a stale text");
-        let status = Status::hold(&path).unwrap();
+        let status = Status::hold(&path, false).unwrap();
         assert_eq!(running(&path), Ok(None), "not there yet");
         status.running(Pid::from_raw(4242));
         assert_eq!(running(&path), Ok(Some(4242)));
-        assert_eq!(Status::hold(&path).unwrap_err().to_string(), "container is already running");
+        assert_eq!(Status::hold(&path, false).unwrap_err().to_string(), "container is already running");
         assert_eq!(running(&path), Ok(Some(4242)), "who failed to take it changed nothing");
         status.exited(3);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "exited 3\n");
@@ -191,6 +210,22 @@ mod tests {
         assert_eq!(look(&path), Ok(Seen { held: false, text: Text::Exited(3) }));
         assert_eq!(running(&path), Ok(None));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn who_goes_on_holds_what_has_a_holder() {
+        let dir = std::env::temp_dir().join(format!("bocker-exec-holder-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let (path, holder) = (dir.join("status"), dir.join("holder"));
+        Status::hold(&path, true).unwrap().exited(0);
+        assert!(!holder.exists(), "no container of a store");
+        std::fs::write(&holder, "1234567 89012345678 new 4026531836,x\n").unwrap();
+        Status::hold(&path, false).unwrap().exited(0);
+        assert!(std::fs::read_to_string(&holder).unwrap().contains("new"));
+        Status::hold(&path, true).unwrap().exited(0);
+        let me = format!("{} {}\n", std::process::id(), started().unwrap());
+        assert_eq!(std::fs::read_to_string(&holder).unwrap(), me);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

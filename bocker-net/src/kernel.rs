@@ -117,8 +117,7 @@ impl Kernel {
                 Error::new("publish in table", Table::Ip, io::Error::from(errno)).hint("nft list table ip bocker")
             }),
             Act::Unpublish(id, ports) => {
-                let socket = publish::lent(*id).map_or_else(netfilter::open, Ok);
-                let done = socket.and_then(|socket| {
+                let done = publish::socket(*id).and_then(|(socket, _held)| {
                     let used = netfilter::unpublish(&socket, ports);
                     // Where nobody ever came there is none: the kernel has a large table to look through.
                     if used != Ok(false) {

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::{Errno, Result};
 use rustix::net::{
@@ -57,6 +58,9 @@ const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_COUNTER_PACKETS: u16 = 2;
 /// Elements in one message: an attribute has 64 KiB at most, and an error repeats the message.
 const ELEMENTS: usize = 500;
+
+/// The longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many rules a table has; none where there is no such table, or no nf_tables.
 pub(crate) fn rules(family: u8, table: &str) -> usize {
@@ -205,9 +209,11 @@ pub(crate) fn is_one(socket: &OwnedFd) -> bool {
     is_one
 }
 
-/// A socket to it.
+/// A socket to it. The kernel answers at once, or not at all: nobody waits for that longer than [`PATIENCE`].
 pub(crate) fn open() -> Result<OwnedFd> {
-    socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+    Ok(socket)
 }
 
 /// Sends one question; `each` gets the kind of every message of the answer, and what it holds.
@@ -222,6 +228,7 @@ fn answers(socket: &OwnedFd, acked: bool, mut each: impl FnMut(u16, &[u8])) -> R
     loop {
         let length = match recv(socket, &mut buffer[..], RecvFlags::empty()) {
             Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return Err(Errno::TIMEDOUT),
             other => other?.0,
         };
         let mut left = buffer.get(..length).unwrap_or_default();

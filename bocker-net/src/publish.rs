@@ -341,19 +341,36 @@ pub(crate) fn end(id: Id) -> Result<()> {
         }
         std::thread::sleep(Duration::from_micros(100));
     }
-    std::fs::remove_file(&path).map_err(|e| Error::new("remove", path.display(), e))?;
+    match std::fs::remove_file(&path) {
+        // Another `down` of the same container was quicker.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        done => done.map_err(|e| Error::new("remove", path.display(), e))?,
+    }
     // With what others keep there it stays.
     let _ = std::fs::remove_dir(directory(id));
     Ok(())
 }
 
-/// The relay's own socket to nf_tables, which goes with it: so it is the kernel's part of its end, and not ours, to wait for what is
-/// deleted there. `None` where there is none: then one is as good as the other.
-pub(crate) fn lent(id: Id) -> Option<OwnedFd> {
+/// A socket to nf_tables: the relay's own, which goes with it, so that it is the kernel's part of its end, and not ours, to wait for
+/// what is deleted there. Where there is none, or somebody has it (two who ask by the same one would get each other's answers), one of
+/// ours is as good. With it a file that is to stay open meanwhile: it says that we have it.
+///
+/// # Errors
+/// There is no nf_tables.
+pub(crate) fn socket(id: Id) -> Result<(OwnedFd, Option<File>), Errno> {
+    match lent(id) {
+        Some((socket, held)) => Ok((socket, Some(held))),
+        None => Ok((netfilter::open()?, None)),
+    }
+}
+
+fn lent(id: Id) -> Option<(OwnedFd, File)> {
+    let held = File::open(directory(id)).ok()?;
+    flock(&held, FlockOperation::NonBlockingLockExclusive).ok()?;
     let file = OpenOptions::new().read(true).write(true).open(directory(id).join(PORTS)).ok()?;
     let process = relay(&file).ok()??;
     let socket = pidfd_getfd(&process, RELAYS_SOCKET, PidfdGetfdFlags::empty()).ok()?;
-    netfilter::is_one(&socket).then_some(socket)
+    netfilter::is_one(&socket).then_some((socket, held))
 }
 
 /// Sends it to the relay that has the file, if one has.

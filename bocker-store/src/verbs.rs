@@ -554,13 +554,18 @@ pub(crate) fn gc(store: &Store, explain: Explain) -> Result<()> {
     let _whole = Uninterrupted::begin();
     let told = |name: &str| if explain.dry_run { Ok(()) } else { print(format!("{name}\n").as_bytes()) };
     // Whose bocker was killed before it could do so itself.
-    let go = |id: Id| {
+    let take = |id: Id| {
         let unstarted = is_abandoned(store, id)?;
         if unstarted || removes_itself(store, id) && has_ended(store, id)? {
             rm(store, &id.to_string(), Removal { unstarted, ..Removal::default() }, None, explain)?;
             told(&id.to_string())?;
         }
         Ok(())
+    };
+    // It may go meanwhile by whoever ran it.
+    let go = |id: Id| match take(id) {
+        Err(_) if store.find(Kind::Container, &id.to_string()).is_err() => Ok(()),
+        done => done,
     };
     // One that will not go keeps nothing else.
     let gone: Vec<Result<()>> = store.list(Kind::Container)?.into_iter().map(go).collect();

@@ -189,6 +189,44 @@ test_many_at_once_for_one_port() {
   is "$(census)" "$before"
 }
 
+# Whoever ran it, who removes it, who stops it and who cleans up, all at the same time: each is done soon, and none has more to say
+# than that it is gone.
+test_taken_down_by_many_at_once() {
+  small
+  before=$(census)
+  local round jobs job
+  for round in $(seq 12); do
+    bocker run -d --rm --name it -p 8080:80 "$img" sleep 100 >/dev/null
+    bocker-exec --kill "$(bocker-store path -- it)/status"
+    jobs=()
+    for job in 'rm -f it' 'stop it' gc 'rm -f it' gc; do
+      # shellcheck disable=SC2086 # words
+      timeout -k 1 20 bocker $job >"out.${#jobs[@]}" 2>"err.${#jobs[@]}" </dev/null &
+      jobs+=($!)
+    done
+    for job in "${!jobs[@]}"; do
+      status=0
+      wait "${jobs[job]}" || status=$?
+      case $status in
+        0) is "$(cat "err.$job")" '' ;;
+        1) like "$(cat "err.$job")" "^bocker-store: No container named '(it|ps_[0-9]+)' exists$"
+           is "$(wc -l <"err.$job")" 1 "$(cat "err.$job")" ;;
+        *) fail "round $round, job $job: status $status: $(cat "err.$job")" ;;
+      esac
+    done
+    eventually 10 quietly python3 -c 'import socket; s = socket.socket(); s.bind(("", 8080)); s.listen()'
+    is "$(bocker ps -aq)" ''
+  done
+  # The same of a network alone.
+  for round in $(seq 20); do
+    bocker-net up ps_42101 publish=8080:80 >/dev/null
+    jobs=()
+    for job in 1 2 3; do timeout -k 1 20 bocker-net down ps_42101 & jobs+=($!); done
+    for job in "${jobs[@]}"; do wait "$job" || fail "round $round: down: status $?"; done
+  done
+  is "$(census)" "$before"
+}
+
 test_many_at_once_for_one_name() {
   small
   before=$(census)
