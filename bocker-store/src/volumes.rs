@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use bocker_common::diag::USAGE;
 use bocker_common::entry::Uninterrupted;
@@ -144,10 +145,17 @@ pub(crate) fn make(store: &Store, volume: &Volume, synced: bool, explain: Explai
         let claim = Step::Subvolume(new.clone());
         tell(&store.act(claim.clone()), explain)?;
         let mut building = None;
-        if !explain.dry_run {
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !explain.dry_run && building.is_none() {
             building = store.claim_again(&claim)?;
-            if building.is_none() {
-                return Err(Error::new("create", volume, "somebody else is creating it"));
+            // Somebody else is creating it: then it will be there, as was asked.
+            match building {
+                None if store.has_volume(volume)? => return Ok(()),
+                None if Instant::now() > patience => {
+                    return Err(Error::new("create", volume, "somebody else is creating it"));
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+                Some(_) => {}
             }
         }
         let mut rest = vec![Step::Directory(format!("{new}/{DATA}"))];
