@@ -635,8 +635,9 @@ impl Wait {
             if !self.then.is_empty() {
                 let holder = quote(file.with_file_name("holder"));
                 let me = "me=$(exec sh -c 'echo \"$PPID\"')";
-                shell +=
-                    &format!("\n{me}\n[ ! -e {holder} ] || echo \"$me $(cut -d ' ' -f 22 /proc/$me/stat)\" > {holder}");
+                shell += &format!(
+                    "\n{me}\n[ ! -e {holder} ] || echo \"$me $(cut -d ' ' -f 22 /proc/$me/stat) ended\" > {holder}"
+                );
             }
             shell += &format!("\necho \"exited $status\" > {}", quote(file));
         }

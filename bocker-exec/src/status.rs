@@ -24,7 +24,7 @@ pub struct Status {
 impl Status {
     /// Creates or takes the file, empties it and holds the lock. With `goes_on` this process is to clean up after the end: so that no
     /// moment comes in which nobody seems to have the container, it is its holder before the lock goes. Where there is a file `holder`
-    /// (`PID STARTTIME`, in clock ticks since the boot), as bocker-store's containers have it, it says so then.
+    /// (`PID STARTTIME ended`, in clock ticks since the boot), as bocker-store's containers have it, it says so then.
     ///
     /// # Errors
     /// One line, `container is already running` when someone else holds it.
@@ -65,7 +65,7 @@ impl Status {
     /// The payload ended with this status. To be written before it is reaped: until then its PID is its own.
     pub fn exited(&self, status: u8) {
         if let (Some(holder), Some(started)) = (&self.holder, started()) {
-            say(holder, &format!("{} {started}\n", std::process::id()));
+            say(holder, &format!("{} {started} ended\n", std::process::id()));
         }
         say(&self.file, &format!("exited {status}\n"));
     }
@@ -223,7 +223,7 @@ mod tests {
         Status::hold(&path, false).unwrap().exited(0);
         assert!(std::fs::read_to_string(&holder).unwrap().contains("new"));
         Status::hold(&path, true).unwrap().exited(0);
-        let me = format!("{} {}\n", std::process::id(), started().unwrap());
+        let me = format!("{} {} ended\n", std::process::id(), started().unwrap());
         assert_eq!(std::fs::read_to_string(&holder).unwrap(), me);
         std::fs::remove_dir_all(&dir).unwrap();
     }

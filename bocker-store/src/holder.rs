@@ -6,6 +6,9 @@
 //! snapshot on, until somebody else holds it: where that process dies before anything ran, the container is nobody's. A fourth
 //! tells the PID namespace (its inode), and the boot: who is in another one cannot see whether that process lives, and what a
 //! container wrote of its start may be lost with the power, which other files of its are not.
+//!
+//! `ended` as third word is a supervisor's, written before the lock goes: it is about to clean up. Whoever takes the container
+//! apart by himself need not wait for that; who looks for what a crash left finds that this is none.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -22,6 +25,7 @@ use crate::store::{Store, to_nix};
 pub(crate) const HOLDER: &str = "holder";
 
 const NEW: &str = "new";
+const ENDED: &str = "ended";
 
 /// A process, told from later ones of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +85,11 @@ impl Holder {
     }
 }
 
+/// Whether its holder will only clean up.
+fn has_just_ended(text: &str) -> bool {
+    text.split_whitespace().nth(2) == Some(ENDED)
+}
+
 /// Whether it was made by a process that is, or was, in our sight.
 fn is_new_here(text: &str) -> bool {
     let mut words = text.split_whitespace().skip(2);
@@ -111,6 +120,12 @@ impl Store {
         Holder::parse(&String::from_utf8_lossy(&text)).filter(|holder| Some(*holder) != me && holder.lives())
     }
 
+    /// The same, but for one that others need not wait for.
+    pub(crate) fn at_work(&self, id: Id, me: Option<Holder>) -> Option<Holder> {
+        let text = self.text(id, HOLDER);
+        if has_just_ended(&String::from_utf8_lossy(&text)) { None } else { self.held(id, me) }
+    }
+
     /// Whether who made the container and was to start it died before that.
     pub(crate) fn is_forsaken(&self, id: Id) -> bool {
         let text = self.text(id, HOLDER);
@@ -135,7 +150,8 @@ impl Store {
         let fail = |e| Error::new("write", &name, e);
         let mut text = String::new();
         (&file).take(64).read_to_string(&mut text).map_err(fail)?;
-        if let Some(other) = Holder::parse(&text).filter(|holder| *holder != me && holder.lives()) {
+        let other = Holder::parse(&text).filter(|holder| *holder != me && holder.lives());
+        if let Some(other) = other.filter(|_| !has_just_ended(&text)) {
             return Ok(Some(other));
         }
         std::io::Seek::rewind(&mut file).and_then(|()| file.set_len(0)).map_err(fail)?;
@@ -159,7 +175,9 @@ mod tests {
         assert!(is_new_here(&me.text_of_new()));
         for text in [me.text(), format!("{} new 1", me.text().trim_end()), format!("{} new", me.text().trim_end())] {
             assert!(!is_new_here(&text), "{text:?}");
+            assert!(!has_just_ended(&text), "{text:?}");
         }
+        assert!(has_just_ended("5 777 ended\n"));
         assert!(!Holder { started: me.started + 1, ..me }.lives());
         assert_eq!(Holder::of(Some(1)), None);
         assert_eq!(Holder::of(Some(i32::MAX)), None);

@@ -161,7 +161,7 @@ fn free_at_last(store: &Store, id: Id, me: Option<Holder>, wait: bool) -> Result
         let lock = stopped(store, id)?;
         // It may have gone since it was found: while we waited, by the one that we waited for.
         store.find(id.kind(), &id.to_string())?;
-        let Some(other) = store.held(id, me) else { return Ok(lock) };
+        let Some(other) = store.at_work(id, me) else { return Ok(lock) };
         let starting = store.text(id, "status").is_empty();
         let late = Instant::now() > patience;
         if starting || late && !wait {

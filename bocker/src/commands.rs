@@ -740,7 +740,9 @@ echo ps_42045
                 r#"dir=$(bocker-store path --stopped --wait --holder -- ps_42045) || exit
 bocker-net down ps_42045 || exit
 bocker-cg delete --kill --record "$dir" ps_42045 || exit
-bocker-store rm --auto --holder -- ps_42045 || exit
+if [ -e "$dir/life" ]; then
+    bocker-store rm --auto --holder -- ps_42045 || exit
+fi
 "#
                 .to_owned(),
             ),

@@ -266,13 +266,16 @@ pub(crate) fn ended(container: OsString) -> Vec<Step> {
     let id = || [container.clone()];
     // Who stops several has each until the last one has ended.
     let path = Tool::new(STORE, ["path", "--stopped", "--wait"]).and([HOLDER, "--".into()]).and(id());
+    let rm = Tool::new(STORE, ["rm", "--auto"]).and([HOLDER, "--".into()]).and(id());
+    // What has nothing remembered of its life stays. Whoever stops it waits for this.
+    let life = Condition::There(vec![vec![Word::VarWith("dir", "/life")]]);
     vec![
         Step::capture("dir", vec![path]),
         Step::Do(vec![
             Job::run(Tool::new(NET, ["down"]).and(id())),
             Job::run(Tool::new(CG, ["delete", "--kill"]).and(record()).and(id())),
         ]),
-        Step::run(Tool::new(STORE, ["rm", "--auto"]).and([HOLDER, "--".into()]).and(id())),
+        Step::If(life, vec![Step::run(rm)], vec![]),
     ]
 }
 
