@@ -174,7 +174,8 @@ pub fn kill(file: &Path, args: &Args) -> Result<()> {
 }
 
 /// `--stop`: the stop signal; after the timeout, KILL. Returns when the payload has ended and the status file says so; one that does
-/// not run is stopped already, as is one that whoever ran it has removed meanwhile. Signal and timeout: as typed, else as in `--words`, else the image's signal, else TERM and 10 seconds.
+/// not run is stopped already, as is one that whoever ran it has removed meanwhile. Signal and timeout: as typed, else as in
+/// `--words`, else the image's signal, else TERM and 10 seconds.
 ///
 /// # Errors
 /// A supervisor that does not write the end down within 10 seconds.

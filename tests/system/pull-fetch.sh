@@ -139,13 +139,18 @@ test_pull_goes_on_where_another_was_interrupted() {
   again zeros "$evil/half"
   again whole "$evil/half"
   is "$(grep -c "/blobs/$big" requests || true)" 0 "all of it was there"
-  # What is wrong for good leaves nothing that would be tried again; of others, which were on their way, something may lie there.
+  # What is wrong for good leaves nothing that would be tried again. Of another, which was on its way when that was found, something may
+  # lie there until it is found wrong, too: each time at least one goes.
   rm -rf cache
   bocker-pull manifest "$evil/wrong-digest" >records
-  bocker-pull fetch --cache cache <records >image.tar 2>err && fail "a wrong digest"
-  wrong=$(sed -n 's|^bocker-pull: .*/blobs/\(sha256:[0-9a-f]*\): what came is sha256:.*|\1|p' err)
-  like "$wrong" '^sha256:' "$(cat err)"
-  is "$(find cache -type f -size +0 -name "$wrong*")" ""
+  for _ in 1 2 3 4; do
+    fails 1 "what came is sha256:" sh -c "bocker-pull fetch --cache cache <records >image.tar"
+    wrong=$(sed -n 's|^bocker-pull: .*/blobs/\(sha256:[0-9a-f]*\): what came is sha256:.*|\1|p' "$HOST_DIR/.stderr")
+    like "$wrong" '^sha256:' "$(cat "$HOST_DIR/.stderr")"
+    is "$(find cache -type f -size +0 -name "$wrong*")" ""
+    [ -n "$(find cache -type f -size +0)" ] || break
+  done
+  is "$(find cache -type f -size +0)" ""
   # Not in a place where others write.
   mkdir -m 777 open
   fails 1 "open open: others may write to it" sh -c "bocker-pull fetch --cache open <records >image.tar"
