@@ -56,8 +56,8 @@ pub(crate) enum Act {
     Publish(Id, Vec<Port>),
     Unpublish(Id, Vec<Port>),
     /// To the guard's set, and from it.
-    Admit(Vec<Station>),
-    Expel(Vec<Station>),
+    Admit(Id, Vec<Station>),
+    Expel(Id, Vec<Station>),
     PrintAddress(Option<Ipv4Addr>),
     /// By the name of its end in the bridge.
     DeletePair(String),
@@ -79,7 +79,7 @@ impl Act {
             Self::AddPair(cable) => Some(Self::DeletePair(cable.outside())),
             Self::Relay(id, _) => Some(Self::EndRelay(*id)),
             Self::Publish(id, ports) => Some(Self::Unpublish(*id, ports.clone())),
-            Self::Admit(stations) => Some(Self::Expel(stations.clone())),
+            Self::Admit(id, stations) => Some(Self::Expel(*id, stations.clone())),
             Self::Network(step) => step.undo().map(Self::Network),
             Self::State(step) => step.undo().map(Self::State),
             _ => None,
@@ -141,11 +141,11 @@ impl say::Act for Act {
                      and what was on its way ends, for the address is another's soon",
                 )
             }
-            Self::Admit(stations) => Said::new(
+            Self::Admit(_, stations) => Said::new(
                 format!("nft -f - <<'EOF'\n{}EOF", nft::stations("add", stations)),
                 "by these addresses it may speak",
             ),
-            Self::Expel(stations) => {
+            Self::Expel(_, stations) => {
                 Said::new(format!("nft -f - <<'EOF'\n{}EOF", nft::no_stations(stations)), "they may be another's soon")
             }
             Self::DeleteBridge => Said::new(format!("ip link delete {BRIDGE}"), "its address and route go with it"),

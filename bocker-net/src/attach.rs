@@ -291,7 +291,7 @@ pub(crate) fn connect(
     let (record, hosts) = written(id, after, before)?;
     let mut plan = vec![Act::State(record)];
     if explain.dry_run || Table::Bridge.is_whole() {
-        plan.push(Act::Admit(guard::stations(id, &attachments(places))));
+        plan.push(Act::Admit(id, guard::stations(id, &attachments(places))));
     }
     plan.extend(cables(id, places, &mtus).iter().flat_map(|cable| cable.plan(namespace::has_ipv6())));
     plan.extend(ways.map(|way| Act::DefaultRoute(id, way)));
@@ -321,7 +321,7 @@ pub(crate) fn disconnect(id: Id, from: &words::Network, kernel: &mut Kernel, exp
     }
     plan.push(Act::DeletePair(cable::outside(id, leaves.number)));
     if explain.dry_run || Table::Bridge.is_whole() {
-        plan.push(Act::Expel(guard::stations(id, std::slice::from_ref(&leaves))));
+        plan.push(Act::Expel(id, guard::stations(id, std::slice::from_ref(&leaves))));
     }
     plan.extend(ways.map(|way| Act::DefaultRoute(id, way)));
     let (record, hosts) = written(id, after, before)?;

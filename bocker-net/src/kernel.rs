@@ -36,6 +36,9 @@ pub(crate) struct Kernel {
     /// Of published ports, until the relay has them.
     pub(crate) sockets: Vec<OwnedFd>,
     relay: Option<publish::Starting>,
+    /// To nf_tables. Closed last: the kernel makes whoever closes one wait for what was deleted before ([`netfilter::unpublish`]), and the
+    /// rest of a plan takes some of that time.
+    rules: Option<OwnedFd>,
     /// The container's namespace and a socket in it, once `up` has made it.
     inside: Option<(File, Netlink)>,
 }
@@ -47,7 +50,7 @@ impl Kernel {
         let runtime = Builder::new_current_thread().enable_io().build().map_err(|e| Error::new("start", "tokio", e))?;
         let runtime = Rc::new(runtime);
         let host = Netlink::open(&runtime).map_err(|e| Error::new("open", "netlink socket", e))?;
-        Ok(Self { runtime, host, lacking: Vec::new(), sockets: Vec::new(), relay: None, inside: None })
+        Ok(Self { runtime, host, lacking: Vec::new(), sockets: Vec::new(), relay: None, rules: None, inside: None })
     }
 
     /// Whether the host has an end of a cable of that name.
@@ -117,24 +120,22 @@ impl Kernel {
                 Error::new("publish in table", Table::Ip, io::Error::from(errno)).hint("nft list table ip bocker")
             }),
             Act::Unpublish(id, ports) => {
-                let done = publish::socket(*id).and_then(|(socket, _held)| {
-                    let used = netfilter::unpublish(&socket, ports);
+                let done = self.with_rules(*id, |socket| {
+                    let used = netfilter::unpublish(socket, ports);
                     // Where nobody ever came there is none: the kernel has a large table to look through.
                     if used != Ok(false) {
-                        netfilter::forget(&socket, &publish::targets(ports));
+                        netfilter::forget(socket, &publish::targets(ports));
                     }
                     used
                 });
                 done.map(drop).map_err(|errno| Error::new("unpublish in table", Table::Ip, io::Error::from(errno)))
             }
-            // nft may have been killed when its transaction was done already: what failed is taken back, too.
-            Act::Admit(stations) => nft::run(&nft::stations("add", stations)).map_err(|why| {
-                let _ = nft::run(&nft::no_stations(stations));
-                Error::new("admit to table", Table::Bridge, why).hint("nft list table bridge bocker")
+            Act::Admit(_, stations) => netfilter::admit(stations).map_err(|errno| {
+                Error::new("admit to table", Table::Bridge, io::Error::from(errno)).hint("nft list table bridge bocker")
             }),
-            Act::Expel(stations) => {
-                nft::run(&nft::no_stations(stations)).map_err(|why| Error::new("expel from table", Table::Bridge, why))
-            }
+            Act::Expel(id, stations) => self
+                .with_rules(*id, |socket| netfilter::expel(socket, stations))
+                .map_err(|errno| Error::new("expel from table", Table::Bridge, io::Error::from(errno))),
             Act::AddNames => namespace::prepare_directory(),
             Act::DeleteNames => namespace::remove_directory(),
             Act::DeleteBridge => said("delete", BRIDGE, self.host.delete_link(BRIDGE)),
@@ -184,6 +185,17 @@ impl Kernel {
             Act::State(step) => step.apply(),
             Act::DeleteNamespace(id) => namespace::delete(*id),
         }
+    }
+
+    /// Does what deletes something by the relay's socket, or by ours ([`publish::lent`]).
+    fn with_rules<T>(&mut self, id: Id, work: impl FnOnce(&OwnedFd) -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        if let Some((socket, _held)) = publish::lent(id) {
+            return work(&socket);
+        }
+        if self.rules.is_none() {
+            self.rules = Some(netfilter::open()?);
+        }
+        self.rules.as_ref().map_or(Err(rustix::io::Errno::BADF), work)
     }
 
     /// One message: the pair, the host's end in the bridge and up, the other end born inside.

@@ -461,7 +461,7 @@ fn up(id: Id, userns: Userns, words: &Words, with_setup: bool, explain: Explain)
     // Without the tables the relay does it alone. A dry run speaks of the host that it would have made.
     let has = |table: Table| explain.dry_run || table.is_whole();
     if !stations.is_empty() && has(Table::Bridge) {
-        plan.push(Act::Admit(stations));
+        plan.push(Act::Admit(id, stations));
     }
     plan.extend(publish::plan_up(id, &claimed.ports, !claimed.ports.is_empty() && has(Table::Ip)));
     if let Some(state::Step::Hosts(files)) = &mut hosts {
@@ -522,12 +522,13 @@ fn down(ids: Ids, explain: Explain) -> Result<()> {
     let _lock = if has_state { bridge::lock(FlockArg::LockShared, explain)? } else { None };
     for id in all {
         let before = failures.len();
-        let mut plan = publish::plan_down(id, has_state && Table::Ip.is_whole());
+        let mut plan = Vec::new();
         // Unreadable: it goes with the table.
         let stations = guard::stations(id, &state::read(id).unwrap_or_default());
         if !stations.is_empty() && Table::Bridge.is_whole() {
-            plan.push(Act::Expel(stations));
+            plan.push(Act::Expel(id, stations));
         }
+        plan.extend(publish::plan_down(id, has_state && Table::Ip.is_whole()));
         match container::plan_down(id, &kernel) {
             Ok(more) => plan.extend(more),
             Err(e) => failures.push(e.to_string()),
@@ -541,7 +542,7 @@ fn down(ids: Ids, explain: Explain) -> Result<()> {
             say::tell(act, explain)?;
             if !explain.dry_run {
                 let failure = kernel.apply(act).err();
-                named |= failure.is_some() && matches!(act, Act::Unpublish(..) | Act::Expel(_));
+                named |= failure.is_some() && matches!(act, Act::Unpublish(..) | Act::Expel(..));
                 failures.extend(failure.map(|e| e.to_string()));
             }
         }

@@ -1,5 +1,5 @@
-//! nf_tables over netlink(7) where it is every run's: questions, and published ports, for which starting `nft` would take 3 to 5 ms each
-//! time; and connections that are to end. Tables and their rules are nft.rs's.
+//! nf_tables over netlink(7) where it is every run's: questions, published ports, and who may speak on a network with a name, for which
+//! starting `nft` would take 3 to 5 ms each time; and connections that are to end. Tables and their rules are nft.rs's.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -10,6 +10,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
 
+use crate::nft::Station;
 use crate::publish::Port;
 use crate::words::Protocol;
 
@@ -34,7 +35,9 @@ const CTA_STATUS: u16 = 3;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_SRC: u16 = 1;
 const IPS_DST_NAT: u32 = 1 << 5;
-const AF_INET: u8 = 2;
+/// NFPROTO_IPV4, which is AF_INET, and NFPROTO_BRIDGE of linux/netfilter.h.
+pub(crate) const IPV4: u8 = 2;
+pub(crate) const BRIDGE: u8 = 7;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
@@ -86,6 +89,30 @@ pub(crate) fn publish(ports: &[Port]) -> Result<()> {
     transaction(&open()?, elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, ports), |_, _| ())
 }
 
+/// Lets containers speak: adds them to the sets of the table `bridge bocker`, all or none; what is there already may stay.
+///
+/// # Errors
+/// ENOENT: there is no such table.
+pub(crate) fn admit(stations: &[Station]) -> Result<()> {
+    transaction(&open()?, speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, stations), |_, _| ())
+}
+
+/// Takes them away, whether they are there or not.
+///
+/// # Errors
+/// As [`admit`].
+pub(crate) fn expel(socket: &OwnedFd, stations: &[Station]) -> Result<()> {
+    let delete = || speakers(NFT_MSG_DELSETELEM, 0, stations);
+    match transaction(socket, delete(), |_, _| ()) {
+        // Only some of them were there: added, all are.
+        Err(Errno::NOENT) => {
+            let add = speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, stations);
+            transaction(socket, [add, delete()].concat(), |_, _| ())
+        }
+        other => other,
+    }
+}
+
 /// Takes them away, whether they are there or not, and says whether they may have sent a connection on.
 ///
 /// Whoever closes a socket of nf_tables next, anywhere on the host, waits until the kernel has let go of them: 7 ms and more.
@@ -129,23 +156,42 @@ fn elements(kind: u16, flags: u16, ports: &[Port]) -> Vec<Vec<u8>> {
             Protocol::Tcp => 6_u8,
             Protocol::Udp => 17,
         };
-        // Parts of a concatenation begin at multiples of four bytes, in the order of the network.
         let own = [[number, 0, 0, 0], service(at.port())].concat();
         let data = [to.ip().octets(), service(to.port())].concat();
         match at.ip().is_unspecified() {
-            true => everywhere.push(element(&own, &data)),
-            false => somewhere.push(element(&[&at.ip().octets()[..], &own].concat(), &data)),
+            true => everywhere.push(element(&own, Some(&data))),
+            false => somewhere.push(element(&[&at.ip().octets()[..], &own].concat(), Some(&data))),
         }
     }
-    let of = |map: &str, all: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
-        let head = [name("bocker"), string(NFTA_SET_ELEM_LIST_SET, map)].concat();
-        let each = |some: &[Vec<u8>]| {
-            let list = attribute_of(NFTA_SET_ELEM_LIST_ELEMENTS | NESTED, &some.concat());
-            message(kind, flags, AF_INET, &[&head[..], &list].concat())
-        };
-        all.chunks(ELEMENTS).map(each).collect()
+    let of = |map, all: &[Vec<u8>]| list(kind, flags, IPV4, map, all);
+    [of("everywhere", &everywhere), of("somewhere", &somewhere)].concat()
+}
+
+/// The same for the two sets of the guard.
+fn speakers(kind: u16, flags: u16, stations: &[Station]) -> Vec<Vec<u8>> {
+    let (mut four, mut six) = (Vec::new(), Vec::new());
+    for Station { port, mac, address } in stations {
+        // An `ifname` is IFNAMSIZ bytes, filled with zeros.
+        let mut own = port.as_bytes().to_vec();
+        own.resize(16, 0);
+        own.extend([&mac.0[..], &[0, 0]].concat());
+        match address {
+            IpAddr::V4(address) => four.push(element(&[&own[..], &address.octets()].concat(), None)),
+            IpAddr::V6(address) => six.push(element(&[&own[..], &address.octets()].concat(), None)),
+        }
+    }
+    let of = |set, all: &[Vec<u8>]| list(kind, flags, BRIDGE, set, all);
+    [of("stations", &four), of("stations6", &six)].concat()
+}
+
+/// Elements of a set or map of a table of ours, in as many messages as they need.
+fn list(kind: u16, flags: u16, family: u8, set: &str, all: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let head = [name("bocker"), string(NFTA_SET_ELEM_LIST_SET, set)].concat();
+    let each = |some: &[Vec<u8>]| {
+        let list = attribute_of(NFTA_SET_ELEM_LIST_ELEMENTS | NESTED, &some.concat());
+        message(kind, flags, family, &[&head[..], &list].concat())
     };
-    [of("everywhere", everywhere), of("somewhere", somewhere)].concat()
+    all.chunks(ELEMENTS).map(each).collect()
 }
 
 fn service(port: u16) -> [u8; 4] {
@@ -153,9 +199,12 @@ fn service(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-fn element(key: &[u8], data: &[u8]) -> Vec<u8> {
+/// Of a set, or of a map, which has data to each key. Parts of a concatenation begin at multiples of four bytes, in the order of the
+/// network.
+fn element(key: &[u8], data: Option<&[u8]>) -> Vec<u8> {
     let value = |kind: u16, value: &[u8]| attribute_of(kind | NESTED, &attribute_of(NFTA_DATA_VALUE, value));
-    attribute_of(NFTA_LIST_ELEM | NESTED, &[value(NFTA_SET_ELEM_KEY, key), value(NFTA_SET_ELEM_DATA, data)].concat())
+    let data = data.map(|data| value(NFTA_SET_ELEM_DATA, data)).unwrap_or_default();
+    attribute_of(NFTA_LIST_ELEM | NESTED, &[value(NFTA_SET_ELEM_KEY, key), data].concat())
 }
 
 /// All of it or nothing; `each` gets what the kernel has to say of it.
@@ -182,13 +231,13 @@ fn transaction(socket: &OwnedFd, mut messages: Vec<Vec<u8>>, each: impl FnMut(u1
 /// what is theirs there, rule or no rule. Where there is no conntrack there are none.
 pub(crate) fn forget(socket: &OwnedFd, addresses: &[Ipv4Addr]) {
     let mut found = Vec::new();
-    let _ = ask(socket, &message(CT_GET, NLM_F_DUMP, AF_INET, &[]), |_, held| {
+    let _ = ask(socket, &message(CT_GET, NLM_F_DUMP, IPV4, &[]), |_, held| {
         found.extend(sent_to(held).filter(|(to, _)| addresses.contains(to)).map(|(_, tuple)| tuple.to_vec()));
     });
     for tuple in found {
         let own = attribute_of(CTA_TUPLE_ORIG | NESTED, &tuple);
         // Gone by itself, perhaps.
-        let _ = ask(socket, &message(CT_DELETE, NLM_F_ACK, AF_INET, &own), |_, _| ());
+        let _ = ask(socket, &message(CT_DELETE, NLM_F_ACK, IPV4, &own), |_, _| ());
     }
 }
 
@@ -317,6 +366,7 @@ fn next(buffer: &[u8]) -> Option<Message<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subnet::Mac;
 
     #[test]
     fn a_question_is_a_message_of_its_length() {
@@ -347,6 +397,29 @@ mod tests {
         let many = vec![ports[0]; 1200];
         assert_eq!(elements(NFT_MSG_DELSETELEM, 0, &many).len(), 3);
         assert!(elements(NFT_MSG_NEWSETELEM, 0, &many).iter().all(|message| message.len() < 32 << 10));
+    }
+
+    #[test]
+    fn who_may_speak_is_an_element_of_one_of_two_sets() {
+        let station = |address: &str| Station {
+            port: "veth0_ps_42045".into(),
+            mac: Mac([2, 66, 10, 1, 0, 2]),
+            address: address.parse().unwrap(),
+        };
+        let messages = speakers(NFT_MSG_NEWSETELEM, 0, &[station("10.1.0.2"), station("fd00::2")]);
+        let key = |message: &[u8]| {
+            let Message { held, .. } = next(message).unwrap();
+            assert_eq!(held[0], BRIDGE);
+            let all = attribute(&held[4..], NFTA_SET_ELEM_LIST_ELEMENTS).unwrap();
+            let one = attribute(all, NFTA_LIST_ELEM).unwrap();
+            assert_eq!(attribute(one, NFTA_SET_ELEM_DATA), None);
+            let set = attribute(&held[4..], NFTA_SET_ELEM_LIST_SET).unwrap().to_vec();
+            (set, attribute(attribute(one, NFTA_SET_ELEM_KEY).unwrap(), NFTA_DATA_VALUE).unwrap().to_vec())
+        };
+        let own = [&b"veth0_ps_42045\0\0"[..], &[2, 66, 10, 1, 0, 2, 0, 0]].concat();
+        assert_eq!(key(&messages[0]), (b"stations\0".to_vec(), [&own[..], &[10, 1, 0, 2]].concat()));
+        let six = [[0xfd, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 2]].concat();
+        assert_eq!(key(&messages[1]), (b"stations6\0".to_vec(), [own, six].concat()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! NAT, published ports, the firewall of containers and the guard on the bridge: by the `nft` tool, in two tables of our own.
-//! (The elements of published ports, which come and go with every run, are netfilter.rs's; here they are said.)
+//! (Elements that come and go with a run, published ports and who may speak, are netfilter.rs's; here they are said.)
 //! What is made can be read (`nft list table ip bocker`) and removed by hand, and nobody else's table is touched.
 
 use std::fmt::{self, Write as _};
@@ -146,11 +146,10 @@ impl Table {
         }
     }
 
-    /// NFPROTO_IPV4, NFPROTO_BRIDGE of linux/netfilter.h.
     fn family(self) -> u8 {
         match self {
-            Self::Ip => 2,
-            Self::Bridge => 7,
+            Self::Ip => netfilter::IPV4,
+            Self::Bridge => netfilter::BRIDGE,
         }
     }
 

@@ -351,20 +351,10 @@ pub(crate) fn end(id: Id) -> Result<()> {
     Ok(())
 }
 
-/// A socket to nf_tables: the relay's own, which goes with it, so that it is the kernel's part of its end, and not ours, to wait for
-/// what is deleted there. Where there is none, or somebody has it (two who ask by the same one would get each other's answers), one of
-/// ours is as good. With it a file that is to stay open meanwhile: it says that we have it.
-///
-/// # Errors
-/// There is no nf_tables.
-pub(crate) fn socket(id: Id) -> Result<(OwnedFd, Option<File>), Errno> {
-    match lent(id) {
-        Some((socket, held)) => Ok((socket, Some(held))),
-        None => Ok((netfilter::open()?, None)),
-    }
-}
-
-fn lent(id: Id) -> Option<(OwnedFd, File)> {
+/// The relay's socket to nf_tables, which goes with it, so that it is the kernel's part of its end, and not ours, to wait for what is
+/// deleted there. None where there is no relay, or somebody has it (two who ask by the same one would get each other's answers). With it
+/// a file that is to stay open meanwhile: it says that we have it.
+pub(crate) fn lent(id: Id) -> Option<(OwnedFd, File)> {
     let held = File::open(directory(id)).ok()?;
     flock(&held, FlockOperation::NonBlockingLockExclusive).ok()?;
     let file = OpenOptions::new().read(true).write(true).open(directory(id).join(PORTS)).ok()?;
