@@ -20,10 +20,13 @@ use crate::key::{IO_WEIGHT, Key};
 use crate::layout::Layout;
 use crate::limits::Limit;
 use crate::name::Name;
+use crate::systemd;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
+    /// Tells systemd which controllers are needed at its top.
+    Tell,
     /// Version 2: children of the top get these controllers' files. One write: all of them or none.
     Enable { top: PathBuf, controllers: Vec<&'static str> },
     /// Takes that back: processes may be in the top again.
@@ -83,6 +86,16 @@ impl Act {
     /// The file, the kernel's reason, the way out where there is one.
     pub(crate) fn apply(&self, layout: &Layout, id: Name) -> Result<()> {
         match self {
+            Self::Tell => {
+                if let Err(why) = systemd::tell() {
+                    // All else works, until systemd looks. A closed stderr leaves nobody to tell.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "bocker-cg: systemd may take limits away ('systemctl daemon-reload'): its unit bocker.service cannot be made: {why}"
+                    );
+                }
+                Ok(())
+            }
             Self::Enable { top, controllers } => enable(top, controllers),
             Self::Disable { top, controllers } => {
                 let (file, text) = (top.join(SUBTREE), switches('-', controllers));
@@ -117,6 +130,7 @@ impl Act {
 impl say::Act for Act {
     fn say(&self) -> Said {
         match self {
+            Self::Tell => systemd::say(),
             Self::Enable { top, controllers } => Said::new(
                 format!("echo {} > {}", switches('+', controllers), quote(top.join(SUBTREE))),
                 "version 2: a child has only the controllers that its parent hands down",

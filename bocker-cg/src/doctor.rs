@@ -9,7 +9,7 @@ use crate::devices::Devices;
 use crate::group;
 use crate::layout::{Controller, Layout};
 use crate::name::Name;
-use crate::sys;
+use crate::{sys, systemd};
 
 /// What is looked at.
 struct Host {
@@ -192,6 +192,14 @@ impl Host {
                 Some(_) => all.ok(what, file),
                 None => all.ok(what, format!("not known until there is a cgroup below {}", top.display())),
             }
+        }
+        if systemd::is_to_be_told(top) {
+            all.ok(
+                "systemd",
+                "the first container's create tells it which controllers are needed: its unit bocker.service",
+            );
+        } else if systemd::knows(top) {
+            all.ok("systemd", "knows which controllers are needed: its unit bocker.service");
         }
         self.delegation(top, all);
     }

@@ -13,6 +13,7 @@ use crate::key::Key;
 use crate::layout::{Controller, Layout};
 use crate::limits::{Limit, Limits};
 use crate::name::Name;
+use crate::systemd;
 
 /// On version 2: what every container has.
 const NEEDED: [&str; 2] = ["cpu", "memory"];
@@ -56,6 +57,7 @@ pub(crate) fn plan_create(layout: &Layout, id: Name, mut limits: Limits, whose: 
         needed.extend(cpuset.then_some("cpuset"));
         needed.extend((pids && !unlimited_pids).then_some("pids"));
         let welcome = if whose == (For::Command { counted: false }) { &[][..] } else { &WELCOME };
+        acts.extend(systemd::is_to_be_told(top).then_some(Act::Tell));
         let (enable, has) = plan_enable(top, &needed, welcome)?;
         acts.extend(enable);
         has_pids = has.contains(&"pids");

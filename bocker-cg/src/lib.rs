@@ -35,6 +35,7 @@ mod show;
 mod stat;
 mod stats;
 mod sys;
+mod systemd;
 mod top;
 
 use act::Act;
