@@ -294,7 +294,15 @@ fn refuse_in_use(root: &Path) -> Result<()> {
 /// A container is in use.
 pub fn check_undo(root: &Path) -> Result<()> {
     check_place(root)?;
-    if ready(root)? && mounted_from(root, &file_of(root))? { refuse_in_use(root) } else { Ok(()) }
+    let is_there = || Ok(ready(root)? && mounted_from(root, &file_of(root))?);
+    if !is_there()? {
+        return Ok(());
+    }
+    match refuse_in_use(root) {
+        // Who undoes at the same time has come this far.
+        Err(_) if !is_there()? => Ok(()),
+        answer => answer,
+    }
 }
 
 fn plan_undo(root: &Path, known: bool) -> Result<Vec<Act>> {
