@@ -290,7 +290,7 @@ pub(crate) fn connect(
     let ways = ways.filter(|way| !ways_before.iter().any(|known| known.is_ipv4() == way.is_ipv4()));
     let (record, hosts) = written(id, after, before)?;
     let mut plan = vec![Act::State(record)];
-    if explain.dry_run || Table::Bridge.is_whole() {
+    if explain.dry_run || Table::Bridge.has_elements() {
         plan.push(Act::Admit(id, guard::stations(id, &attachments(places))));
     }
     plan.extend(cables(id, places, &mtus).iter().flat_map(|cable| cable.plan(namespace::has_ipv6())));
@@ -317,10 +317,10 @@ pub(crate) fn disconnect(id: Id, from: &words::Network, kernel: &mut Kernel, exp
     let mut plan = Vec::new();
     // Its address may be another's soon.
     if publish::of(id).iter().any(|port| port.to.ip() == leaves.address) {
-        plan.extend(publish::plan_down(id, explain.dry_run || Table::Ip.is_whole()));
+        plan.extend(publish::plan_down(id, explain.dry_run || Table::Ip.has_elements()));
     }
     plan.push(Act::DeletePair(cable::outside(id, leaves.number)));
-    if explain.dry_run || Table::Bridge.is_whole() {
+    if explain.dry_run || Table::Bridge.has_elements() {
         plan.push(Act::Expel(id, guard::stations(id, std::slice::from_ref(&leaves))));
     }
     plan.extend(ways.map(|way| Act::DefaultRoute(id, way)));

@@ -116,7 +116,12 @@ impl Kernel {
                 said("set hairpin of", &id.veth(), set)
             }
             Act::EndRelay(id) => publish::end(*id),
-            Act::Publish(_, ports) => netfilter::publish(ports).map_err(|errno| {
+            // What fails is not done; but if its answer was lost it is, so it is taken back.
+            Act::Publish(id, ports) => netfilter::publish(ports).map_err(|errno| {
+                // Where a port leads elsewhere that one is another's.
+                if errno != rustix::io::Errno::EXIST {
+                    let _ = self.with_rules(*id, |socket| netfilter::unpublish(socket, ports));
+                }
                 Error::new("publish in table", Table::Ip, io::Error::from(errno)).hint("nft list table ip bocker")
             }),
             Act::Unpublish(id, ports) => {
@@ -130,7 +135,8 @@ impl Kernel {
                 });
                 done.map(drop).map_err(|errno| Error::new("unpublish in table", Table::Ip, io::Error::from(errno)))
             }
-            Act::Admit(_, stations) => netfilter::admit(stations).map_err(|errno| {
+            Act::Admit(id, stations) => netfilter::admit(stations).map_err(|errno| {
+                let _ = self.with_rules(*id, |socket| netfilter::expel(socket, stations));
                 Error::new("admit to table", Table::Bridge, io::Error::from(errno)).hint("nft list table bridge bocker")
             }),
             Act::Expel(id, stations) => self

@@ -459,7 +459,7 @@ fn up(id: Id, userns: Userns, words: &Words, with_setup: bool, explain: Explain)
     let routes = attach::routes(places.iter().map(|place| &place.network));
     let mut plan = container::plan_up(id, users, &cables, &routes, namespace::has_ipv6(), record);
     // Without the tables the relay does it alone. A dry run speaks of the host that it would have made.
-    let has = |table: Table| explain.dry_run || table.is_whole();
+    let has = |table: Table| explain.dry_run || table.has_elements();
     if !stations.is_empty() && has(Table::Bridge) {
         plan.push(Act::Admit(id, stations));
     }
@@ -525,10 +525,10 @@ fn down(ids: Ids, explain: Explain) -> Result<()> {
         let mut plan = Vec::new();
         // Unreadable: it goes with the table.
         let stations = guard::stations(id, &state::read(id).unwrap_or_default());
-        if !stations.is_empty() && Table::Bridge.is_whole() {
+        if !stations.is_empty() && Table::Bridge.has_elements() {
             plan.push(Act::Expel(id, stations));
         }
-        plan.extend(publish::plan_down(id, has_state && Table::Ip.is_whole()));
+        plan.extend(publish::plan_down(id, has_state && Table::Ip.has_elements()));
         match container::plan_down(id, &kernel) {
             Ok(more) => plan.extend(more),
             Err(e) => failures.push(e.to_string()),

@@ -66,13 +66,19 @@ const ELEMENTS: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many rules a table has; none where there is no such table, or no nf_tables.
-pub(crate) fn rules(family: u8, table: &str) -> usize {
+///
+/// # Errors
+/// The kernel has not answered.
+pub(crate) fn rules(family: u8, table: &str) -> Result<usize> {
     let mut rules = 0;
     let counted = open().and_then(|socket| {
         let question = message(NFT_MSG_GETRULE, NLM_F_DUMP, family, &name(table));
         ask(&socket, &question, |kind, _| rules += usize::from(kind == NFT_MSG_NEWRULE))
     });
-    counted.map_or(0, |()| rules)
+    match counted {
+        Err(Errno::NOENT | Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PERM) => Ok(0),
+        counted => counted.map(|()| rules),
+    }
 }
 
 /// Whether there is a table of that name.

@@ -173,8 +173,20 @@ impl Table {
 
     /// Whether it has as many rules as we made.
     pub(crate) fn is_whole(self) -> bool {
-        let ours = self.rules().lines().filter(|line| line.starts_with("add rule ")).count();
-        netfilter::rules(self.family(), "bocker") == ours
+        self.rules_there().is_ok_and(|there| there == self.own_rules())
+    }
+
+    /// Whether elements are to be put there, or taken away: where the kernel does not answer it will have to say why.
+    pub(crate) fn has_elements(self) -> bool {
+        self.rules_there().map_or(true, |there| there == self.own_rules())
+    }
+
+    fn rules_there(self) -> rustix::io::Result<usize> {
+        netfilter::rules(self.family(), "bocker")
+    }
+
+    fn own_rules(self) -> usize {
+        self.rules().lines().filter(|line| line.starts_with("add rule ")).count()
     }
 
     /// One transaction; says the same however often it is run.

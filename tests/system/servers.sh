@@ -83,12 +83,21 @@ test_nginx_and_redis_from_everywhere() {
 # have arrived.
 speed() {
   local way
+  # It serves one at a time, and takes a moment to see that the last one is done.
+  iperf() {
+    for _ in $(seq 50); do
+      "$@" >out 2>&1
+      jq -e '.error // "" | contains("server is busy")' out >/dev/null 2>&1 || return 0
+      sleep 0.1
+    done
+  }
   for way in '' -R; do
-    "$1" timeout 20 iperf3 -c "$2" -p "$3" -n 100M -J $way >out 2>&1 || fail "iperf3 $way from $1 to $2: $(cat out)"
+    # shellcheck disable=SC2086 # none, or one
+    iperf "$1" timeout 20 iperf3 -c "$2" -p "$3" -n 100M -J $way || fail "iperf3 $way from $1 to $2: $(cat out)"
     is "$(jq '.end.sum_received.bytes >= 50000000' out)" true "iperf3 $way from $1 to $2: $(jq -c '[.error, .end.sum_sent.bytes, .end.sum_received.bytes, .end.sum_received.seconds]' out)"
   done
   # 1400 bytes a datagram; the kernel may drop some where the machine is busy.
-  "$1" timeout 20 iperf3 -c "$2" -p "$3" -u -b 40M -l 1400 -n 2M -J >out 2>&1 || fail "iperf3 -u from $1 to $2: $(cat out)"
+  iperf "$1" timeout 20 iperf3 -c "$2" -p "$3" -u -b 40M -l 1400 -n 2M -J || fail "iperf3 -u from $1 to $2: $(cat out)"
   is "$(jq '.end.sum.packets > 1400 and .end.sum.lost_percent < 20' out)" true "iperf3 -u from $1 to $2: $(jq -c .end.sum out)"
 }
 
