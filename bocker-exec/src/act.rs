@@ -297,7 +297,7 @@ static FILES: Mount = Mount {
     kind: "tmpfs",
     at: "dev",
     attributes: INERT,
-    options: &[("mode", "755"), ("size", "1024k")],
+    options: &[("mode", "755"), ("size", "16m")],
     why: "resolv.conf, hosts and hostname are mounted, never written into the image. They can be written to inside, as docker's: \
           resolvconf and the like expect it, and nothing outside sees it",
 };

@@ -25,7 +25,7 @@ struct Typed {
     #[arg(long, value_name = "DIR", required_unless_present_any = ["join", "attach", "kill", "stop", "wait", "doctor"])]
     root: Option<PathBuf>,
     /// Join the running container whose status file this is
-    #[arg(long, value_name = "STATUSFILE", conflicts_with_all = ["root", "log", "status", "hostname", "address", "add_host", "hosts", "nameserver", "dns_search", "dns_option", "cgroupns", "userns", "uids"])]
+    #[arg(long, value_name = "STATUSFILE", conflicts_with_all = ["root", "log", "status", "hostname", "address", "add_host", "hosts", "host_names", "nameserver", "dns_search", "dns_option", "cgroupns", "userns", "uids"])]
     join: Option<PathBuf>,
     /// Say what this host has for containers and what it lacks, and the way out: ok, warn or bad, WHAT, DETAIL
     #[arg(long, exclusive = true)]

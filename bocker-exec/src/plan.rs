@@ -224,7 +224,7 @@ fn exec(args: &Args, config: &Config, user: &User, hostname: &OsStr, root: &Root
 
 fn our_files(args: &Args, hostname: &str) -> Result<Vec<OurFile>> {
     Ok(vec![
-        OurFile { name: "resolv.conf", text: args.resolver.resolv_conf() },
+        OurFile { name: "resolv.conf", text: args.resolver.resolv_conf()? },
         OurFile { name: "hosts", text: args.resolver.hosts_text(hostname)? },
         OurFile { name: "hostname", text: format!("{hostname}\n") },
     ])

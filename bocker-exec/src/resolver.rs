@@ -1,5 +1,6 @@
 //! What the container's resolver reads, resolv.conf(5) and hosts(5): names and addresses that the caller gives.
 
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,9 @@ use bocker_common::{Error, Result};
 
 /// The original's.
 const NAMESERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8));
+
+/// The most that a file of the host's may have, bytes: it is copied into the container's memory.
+const MOST: u64 = 7 << 20;
 
 /// The options, as they are typed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -20,6 +24,9 @@ pub struct Resolver {
     /// Where this file is there, it is /etc/hosts, read-only and as it changes, and nothing of ours is in it
     #[arg(long, value_name = "FILE")]
     hosts: Option<PathBuf>,
+    /// With what this host's own /etc/resolv.conf and /etc/hosts say, where nothing else is given: for one on its network
+    #[arg(long)]
+    host_names: bool,
     /// A name server, for /etc/resolv.conf; repeatable [default: 8.8.8.8]
     #[arg(long, value_name = "IP")]
     nameserver: Vec<IpAddr>,
@@ -90,9 +97,28 @@ impl Resolver {
     }
 
     /// The text of /etc/resolv.conf.
-    pub(crate) fn resolv_conf(&self) -> String {
-        let servers = if self.nameserver.is_empty() { &[NAMESERVER][..] } else { &self.nameserver };
-        let mut text: String = servers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
+    ///
+    /// # Errors
+    /// The host's is wanted, and cannot be read.
+    pub(crate) fn resolv_conf(&self) -> Result<String> {
+        let own = if self.host_names { own("/etc/resolv.conf")? } else { None };
+        Ok(self.resolv_conf_over(own.as_deref().unwrap_or_default()))
+    }
+
+    /// What is given replaces what another file says of it.
+    fn resolv_conf_over(&self, other: &str) -> String {
+        let kept = |line: &&str| match line.split_whitespace().next() {
+            Some("nameserver") => self.nameserver.is_empty(),
+            Some("search" | "domain") => self.dns_search.is_empty(),
+            Some("options") => self.dns_option.is_empty(),
+            Some("sortlist") => true,
+            _ => false,
+        };
+        let kept: Vec<&str> = other.lines().filter(kept).collect();
+        let knows = kept.iter().any(|line| line.trim_start().starts_with("nameserver"));
+        let default = if self.nameserver.is_empty() && !knows { &[NAMESERVER][..] } else { &self.nameserver };
+        let mut text: String = default.iter().map(|ip| format!("nameserver {ip}\n")).collect();
+        kept.iter().for_each(|line| text += &format!("{line}\n"));
         // docker's way to say that there is none.
         if !self.dns_search.is_empty() && !self.dns_search.iter().any(|domain| domain == ".") {
             text += &format!("search {}\n", self.dns_search.join(" "));
@@ -106,9 +132,14 @@ impl Resolver {
     /// The text of /etc/hosts.
     ///
     /// # Errors
-    /// A gateway is asked for, and there is none.
+    /// A gateway is asked for, and there is none; the host's is wanted, and cannot be read.
     pub(crate) fn hosts_text(&self, hostname: &str) -> Result<String> {
-        let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+        let own = if self.host_names { own("/etc/hosts")? } else { None };
+        let mut text =
+            own.unwrap_or_else(|| "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".into());
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
         if let Some(Address(Some(address))) = self.address {
             text += &format!("{address}\t{hostname}\n");
         }
@@ -122,6 +153,19 @@ impl Resolver {
             text += &format!("{at}\t{name}\n");
         }
         Ok(text)
+    }
+}
+
+/// A file of the host's, if there is one; what is no UTF-8 in it is nobody's name.
+#[expect(clippy::disallowed_methods, reason = "the host's own")]
+fn own(path: &str) -> Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));
+    match read {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new("read", path, e)),
+        Ok(_) if bytes.len() as u64 > MOST => Err(Error::new("read", path, format!("larger than {} MiB", MOST >> 20))),
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
     }
 }
 
@@ -165,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_stands_in_the_files() {
         let none = Resolver::default();
-        assert_eq!(none.resolv_conf(), "nameserver 8.8.8.8\n");
+        assert_eq!(none.resolv_conf().unwrap(), "nameserver 8.8.8.8\n");
         let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
         assert_eq!(none.hosts_text("h").unwrap(), local);
         let all = read(
@@ -174,13 +218,32 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            all.resolv_conf(),
+            all.resolv_conf().unwrap(),
             "nameserver 1.1.1.1\nnameserver ::1\nsearch a.example b\noptions ndots:2 rotate\n"
         );
         let hosts = all.hosts_text("h").unwrap();
         assert_eq!(hosts, format!("{local}10.0.0.45\th\n10.0.0.5\tdb\n::2\tsix\nfe80::1\tb_x\n"));
         assert_eq!(read("--address|-").unwrap().hosts_text("h").unwrap(), local);
-        assert!(!read("--dns-search|.").unwrap().resolv_conf().contains("search"));
+        assert!(!read("--dns-search|.").unwrap().resolv_conf().unwrap().contains("search"));
+    }
+
+    #[test]
+    fn what_is_given_replaces_what_the_host_says_of_it() {
+        let host = "# by resolvconf\nnameserver 127.0.0.53\n\tnameserver ::1\ndomain corp\nsearch corp.example\noptions edns0\nfamily inet6\n";
+        let over = |words: &str| read(words).unwrap().resolv_conf_over(host);
+        assert_eq!(
+            over("--host-names"),
+            "nameserver 127.0.0.53\n\tnameserver ::1\ndomain corp\nsearch corp.example\noptions edns0\n"
+        );
+        assert_eq!(
+            over("--nameserver|1.1.1.1"),
+            "nameserver 1.1.1.1\ndomain corp\nsearch corp.example\noptions edns0\n"
+        );
+        assert_eq!(
+            over("--dns-search|a|--dns-option|rotate"),
+            "nameserver 127.0.0.53\n\tnameserver ::1\nsearch a\noptions rotate\n"
+        );
+        assert_eq!(read("--host-names").unwrap().resolv_conf_over("search x\n"), "nameserver 8.8.8.8\nsearch x\n");
     }
 
     #[test]

@@ -198,6 +198,8 @@ impl NetworkFlags {
             wanted.words.push(Word::Joined(vec!["host=".into(), host.clone()]));
             wanted.options.push(Word::Joined(vec!["--add-host=".into(), host]));
         }
+        // Whose network it has, his names: a resolver on the host's localhost is its own then.
+        wanted.options.extend((mode == "host").then(|| "--host-names".into()));
         for server in &self.dns {
             if server.to_str().is_none_or(|text| text.parse::<IpAddr>().is_err()) {
                 return Err(bad("--dns", server, "an address is wanted"));

@@ -177,6 +177,20 @@ test_no_network_the_hosts_and_anothers() {
   like "$(cat out)" '^ +0 +[1-9][0-9]+ +65536$'
   like "$(ip -o link show bridge0)" '[<,]UP[,>]'
   kill "$(pgrep -f 'httpd -p 127.0.0.1:8099')"
+  # And its names, but for what is said otherwise; a container with a network of its own has not got them.
+  printf '# a resolver on its localhost\nnameserver 127.0.0.53\nsearch corp.example\n' > resolv.conf
+  printf '192.0.2.9 intranet\n127.0.0.1 localhost' > hosts
+  mount --bind resolv.conf "$(readlink -f /etc/resolv.conf)"
+  mount --bind hosts /etc/hosts
+  local names='cat /etc/resolv.conf /etc/hosts'
+  is "$(bocker run --rm --network host --add-host db:192.0.2.7 "$img" sh -c "$names")" $'nameserver 127.0.0.53\nsearch corp.example\n192.0.2.9 intranet\n127.0.0.1 localhost\n192.0.2.7\tdb'
+  is "$(bocker run --rm --network host --dns 192.0.2.53 --dns-search . "$img" cat /etc/resolv.conf)" 'nameserver 192.0.2.53'
+  bocker create --name later --network host "$img" sh -c "$names" >/dev/null
+  echo 'nameserver 192.0.2.54' > resolv.conf
+  like "$(bocker start -a later)" '^nameserver 192.0.2.54$'
+  over later
+  like "$(bocker run --rm "$img" sh -c "$names" | xargs)" '^nameserver 8.8.8.8 127.0.0.1 localhost'
+  umount /etc/hosts "$(readlink -f /etc/resolv.conf)"
   # Another's: one loopback, and one set of users.
   serve web
   eventually 5 quietly bocker exec web wget -q -O - http://127.0.0.1/
