@@ -616,6 +616,7 @@ if [ -e "/etc/systemd/system/bocker-${id}.service" ]; then
     else
         systemctl stop "bocker-${id}.service" || exit
     fi
+    systemctl reset-failed "bocker-${id}.service" >/dev/null 2>&1 || :
 fi
 bocker-exec --stop "$dir/status" --words "$dir/words" --config "$dir/config" --signal INT || exit
 if dir=$(bocker-store path --stopped --holder -- "$id" 2>/dev/null); then
@@ -763,6 +764,7 @@ if [ -e {unit} ]; then
     systemctl disable --quiet --now bocker-ps_42045.service || exit
     rm -f {unit} || exit
     systemctl daemon-reload || exit
+    systemctl reset-failed bocker-ps_42045.service >/dev/null 2>&1 || :
 fi
 if dir=$(bocker-store path --stopped --holder -- ps_42045 2>/dev/null); then
     bocker-cg delete --kill ps_42045 || exit

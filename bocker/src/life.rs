@@ -112,12 +112,19 @@ pub(crate) fn systemctl(stays: &[&str], other: Option<&str>, who: &Who) -> Step 
     Step::If(Condition::Quietly(is), vec![run(stays)], other.map(|verb| run(&[verb])).into_iter().collect())
 }
 
+/// One that was killed, or left with what is no success, has failed in systemd's eyes, and would make the whole system `degraded`; if it has
+/// not, systemctl says so, and that is an answer.
+fn not_failed(who: &Who) -> Step {
+    let reset = Job::run(Tool::new("systemctl", ["reset-failed"]).and([who.unit()]));
+    Step::If(Condition::Quietly(reset), vec![], vec![])
+}
+
 pub(crate) fn stop(containers: Vec<OsString>, how: &Stopping) -> Vec<Step> {
     let one = |name| {
         let who = Who::of(name);
         // Else it would be started again. What is stopped already is no error.
-        let unit =
-            Step::If(has_unit(&who), vec![systemctl(&["disable", "--quiet", "--now"], Some("stop"), &who)], vec![]);
+        let end = vec![systemctl(&["disable", "--quiet", "--now"], Some("stop"), &who), not_failed(&who)];
+        let unit = Step::If(has_unit(&who), end, vec![]);
         // Whoever asks for its ports next is to get them: what takes it down has done so, or it is done here. One with --rm may be gone.
         let path = Tool::new(STORE, ["path", "--stopped"]).and([HOLDER, "--".into()]).and([who.id.clone()]);
         // Most often nothing is left, for whoever watched it has seen to that.
@@ -317,6 +324,7 @@ fn rm_container(who: &Who, force: bool, volumes: bool) -> Vec<Step> {
         Step::run(Tool::new("systemctl", disable).and([who.unit()])),
         Step::run(Tool::new("rm", ["-f"]).and([who.unit_path()])),
         Step::run(Tool::new("systemctl", ["daemon-reload"])),
+        not_failed(who),
     ];
     let unit = Step::If(has_unit(who), forget, vec![]);
     let hold = || vec![Tool::new(STORE, ["path", "--stopped"]).and([HOLDER, "--".into()]).and(id())];

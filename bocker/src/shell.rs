@@ -196,6 +196,9 @@ impl Printer {
                         if each.len() > 1 && yes.is_empty() { format!("{{ {any}; }}") } else { any }
                     }
                 };
+                if yes.is_empty() && no.is_empty() {
+                    return self.line(&format!("{condition} || :"));
+                }
                 // An `if` without a branch is no shell.
                 let (not, first, second) = if yes.is_empty() { ("! ", no, yes) } else { ("", yes, no) };
                 self.line(&format!("if {not}{condition}; then"));

@@ -361,7 +361,8 @@ RestartPreventExitStatus=125"
   eventually 5 running_web
   is "$(bocker exec web hostname)" "$ps"
   is "$(bocker stop web)" web
-  like "$(tail -1 asked)" "^stop bocker-$ps.service\$"
+  is "$(tail -2 asked)" "stop bocker-$ps.service
+reset-failed bocker-$ps.service"
   is "$(bocker wait web)" 4
   is "$(bocker start web)" web
   like "$(tail -1 asked)" "^start bocker-$ps.service\$"
@@ -375,7 +376,8 @@ RestartPreventExitStatus=125"
   is "$(grep -E '^(Restart|StartLimit|X-)' "/etc/systemd/system/bocker-$ps.service" | xargs)" "X-Restart=unless-stopped StartLimitIntervalSec=0 Restart=always RestartSec=1 RestartPreventExitStatus=125"
   eventually 5 running_web
   is "$(bocker stop -t 0 web)" web
-  is "$(tail -1 asked)" "disable --quiet --now bocker-$ps.service"
+  is "$(tail -2 asked)" "disable --quiet --now bocker-$ps.service
+reset-failed bocker-$ps.service"
   is "$(bocker --dry-run start web | sh)" web
   is "$(tail -1 asked)" "enable --quiet --now bocker-$ps.service"
   eventually 5 running_web
