@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Frames that a container has no right to send, and some that it has.
 
-    forge.py send INTERFACE MAC ADDRESS OTHER_MAC OTHER_ADDRESS    sends one of each
+    forge.py send INTERFACE MAC ADDRESS OTHER_MAC OTHER_ADDRESS [ADDRESS6 OTHER_ADDRESS6]    sends one of each
     forge.py hear INTERFACE SECONDS                                prints the names of those that arrive
 
 A frame ends with its name, so whoever hears it knows which it was.
@@ -46,7 +46,19 @@ def router_advertisement(name):
     return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + socket.inet_pton(socket.AF_INET6, "ff02::1") + body
 
 
-def frames(own_mac, own, other_mac, other):
+def neighbour_advertisement(source, target, target_mac, name, behind=b""):
+    """RFC 4861, 4.4: this target is at that MAC, whatever you have heard before. `behind`: a header that comes first."""
+    # The name is an option that nobody knows, in units of eight bytes.
+    unknown = (b"\xfd\0" + MARK + name).ljust(64, b"\0")
+    body = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + target + b"\x02\x01" + target_mac + unknown[:1] + b"\x08" + unknown[2:]
+    to = socket.inet_pton(socket.AF_INET6, "ff02::1")
+    total = checksum(source + to + struct.pack("!II", len(body), 58) + body)
+    body = body[:2] + struct.pack("!H", total) + body[4:]
+    first = 58 if not behind else 0
+    return struct.pack("!IHBB", 6 << 28, len(behind + body), first, 255) + source + to + behind + body
+
+
+def frames(own_mac, own, other_mac, other, own6=None, other6=None):
     a, b = mac(own_mac), mac(other_mac)
     yield "honest-ip", lambda n: ether(ALL, a, 0x0800, udp(own, n))
     yield "honest-arp", lambda n: ether(ALL, a, 0x0806, arp(a, own, n))
@@ -63,6 +75,14 @@ def frames(own_mac, own, other_mac, other):
     yield "priority-tag", lambda n: ether(ALL, a, 0x8100, struct.pack("!HH", 0, 0x0800) + udp(other, n))
     yield "two-tags", lambda n: ether(ALL, a, 0x88A8, struct.pack("!HHHH", 7, 0x8100, 7, 0x0800) + udp(other, n))
     yield "unknown-protocol", lambda n: ether(ALL, a, 0x88B5, MARK + n)
+    if own6:
+        o, t = (socket.inet_pton(socket.AF_INET6, one) for one in (own6, other6))
+        all_nodes = mac("33:33:00:00:00:01")
+        yield "honest-neighbour", lambda n: ether(all_nodes, a, 0x86DD, neighbour_advertisement(o, o, a, n))
+        yield "neighbour-for-another", lambda n: ether(all_nodes, a, 0x86DD, neighbour_advertisement(o, t, a, n))
+        yield "neighbour-of-another", lambda n: ether(all_nodes, a, 0x86DD, neighbour_advertisement(t, t, a, n))
+        # An empty hop-by-hop header before it.
+        yield "neighbour-behind", lambda n: ether(all_nodes, a, 0x86DD, neighbour_advertisement(o, t, a, n, b"\x3a\0\x01\x04\0\0\0\0"))
     # The bridge takes these for itself, and learns from them.
     yield "lldp-of-another", lambda n: ether(mac("01:80:c2:00:00:0e"), b, 0x88CC, MARK + n)
 

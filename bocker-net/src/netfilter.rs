@@ -173,7 +173,7 @@ fn elements(kind: u16, flags: u16, ports: &[Port]) -> Vec<Vec<u8>> {
     [of("everywhere", &everywhere), of("somewhere", &somewhere)].concat()
 }
 
-/// The same for the two sets of the guard.
+/// The same for the three sets of the guard, two of which have the same keys.
 fn speakers(kind: u16, flags: u16, stations: &[Station]) -> Vec<Vec<u8>> {
     let (mut four, mut six) = (Vec::new(), Vec::new());
     for Station { port, mac, address } in stations {
@@ -187,7 +187,7 @@ fn speakers(kind: u16, flags: u16, stations: &[Station]) -> Vec<Vec<u8>> {
         }
     }
     let of = |set, all: &[Vec<u8>]| list(kind, flags, BRIDGE, set, all);
-    [of("stations", &four), of("stations6", &six)].concat()
+    [of("stations", &four), of("stations6", &six), of("targets6", &six)].concat()
 }
 
 /// Elements of a set or map of a table of ours, in as many messages as they need.
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_speak_is_an_element_of_one_of_two_sets() {
+    fn who_may_speak_is_an_element_of_the_sets() {
         let station = |address: &str| Station {
             port: "veth0_ps_42045".into(),
             mac: Mac([2, 66, 10, 1, 0, 2]),
@@ -425,7 +425,8 @@ mod tests {
         let own = [&b"veth0_ps_42045\0\0"[..], &[2, 66, 10, 1, 0, 2, 0, 0]].concat();
         assert_eq!(key(&messages[0]), (b"stations\0".to_vec(), [&own[..], &[10, 1, 0, 2]].concat()));
         let six = [[0xfd, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 2]].concat();
-        assert_eq!(key(&messages[1]), (b"stations6\0".to_vec(), [own, six].concat()));
+        assert_eq!(key(&messages[1]), (b"stations6\0".to_vec(), [&own[..], &six].concat()));
+        assert_eq!(key(&messages[2]), (b"targets6\0".to_vec(), [own, six].concat()));
     }
 
     #[test]

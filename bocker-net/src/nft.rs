@@ -105,11 +105,13 @@ add rule ip bocker postrouting ip saddr @subnets ct status dnat masquerade
 "#;
 
 /// A container speaks by its own MAC and its own addresses, in IP and in ARP; nothing else: no tags of 802.1Q, and of IPv6, where
-/// the network has it, no word as a router. Frames to 01:80:c2:00:00:0e (LLDP) never come by here: so the bridge does not learn
+/// the network has it, no word as a router, and as a neighbour only of its own addresses: of what an advertisement is the target, RFC 4861
+/// 4.4, bytes 8 to 23. Frames to 01:80:c2:00:00:0e (LLDP) never come by here: so the bridge does not learn
 /// from them (`no_linklocal_learn`). PORTS: the names of a container's cables.
 const GUARD: &str = r#"add table bridge bocker
 add set bridge bocker stations { type ifname . ether_addr . ipv4_addr; }
 add set bridge bocker stations6 { type ifname . ether_addr . ipv6_addr; }
+add set bridge bocker targets6 { typeof iifname . ether saddr . @th,64,128; }
 add chain bridge bocker port
 add chain bridge bocker prerouting { type filter hook prerouting priority -300; policy accept; }
 flush chain bridge bocker port
@@ -118,6 +120,7 @@ add rule bridge bocker prerouting iifname { PORTS } goto port
 add rule bridge bocker port ether type ip iifname . ether saddr . ip saddr @stations accept
 add rule bridge bocker port ether type arp iifname . ether saddr . arp saddr ip @stations iifname . arp saddr ether . arp saddr ip @stations accept
 add rule bridge bocker port ether type ip6 icmpv6 type { nd-router-advert, nd-redirect } drop
+add rule bridge bocker port ether type ip6 icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @targets6 drop
 add rule bridge bocker port ether type ip6 iifname . ether saddr . ip6 saddr @stations6 accept
 add rule bridge bocker port drop
 "#;
@@ -295,14 +298,23 @@ pub(crate) fn of_end(port: &str, mac: Mac, address: Ipv4Addr, address6: Option<I
     all.map(|address| Station { port: port.to_owned(), mac, address }).collect()
 }
 
-/// Elements of the guard's sets, one transaction.
+/// Elements of the guard's sets, one transaction. What is compared with the bytes of a packet is a number to nft.
 pub(crate) fn stations(verb: &str, all: &[Station]) -> String {
+    type Shown = fn(&IpAddr) -> Option<String>;
+    let sets: [(&str, Shown); 3] = [
+        ("stations", |address| address.is_ipv4().then(|| address.to_string())),
+        ("stations6", |address| address.is_ipv6().then(|| address.to_string())),
+        ("targets6", |address| match address {
+            IpAddr::V6(address) => Some(format!("{:#034x}", u128::from(*address))),
+            IpAddr::V4(_) => None,
+        }),
+    ];
     let mut text = String::new();
-    for (set, is_six) in [("stations", false), ("stations6", true)] {
-        let mut own = all.iter().filter(|station| station.address.is_ipv6() == is_six).peekable();
+    for (set, shown) in sets {
+        let mut own = all.iter().filter_map(|station| Some((station, shown(&station.address)?))).peekable();
         if own.peek().is_some() {
             let _ = writeln!(text, "{verb} element bridge bocker {set} {{");
-            own.for_each(|Station { port, mac, address }| {
+            own.for_each(|(Station { port, mac, .. }, address)| {
                 let _ = writeln!(text, "\"{port}\" . {mac} . {address},");
             });
             text += "}\n";
@@ -436,7 +448,11 @@ mod tests {
             let own: HashSet<String> = text_of(&network).lines().map(str::to_owned).collect();
             let world = World { networks: vec![network], ..World::default() };
             let shell = Table::Bridge.shell(&world).replace("| nft -f -", "| grep veth0_ps_[0-9]");
-            let made = Command::new("/bin/sh").arg("-c").arg(shell).output().unwrap();
+            let mut sh = Command::new("/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut stdin = sh.stdin.take().unwrap();
+            let writer = std::thread::spawn(move || stdin.write_all(shell.as_bytes()).unwrap());
+            let made = sh.wait_with_output().unwrap();
+            writer.join().unwrap();
             let bare = |line: &str| line.trim_start_matches("add element bridge bocker stations { ").replace(" }", ",");
             let made: HashSet<String> = String::from_utf8(made.stdout).unwrap().lines().map(bare).collect();
             let own: HashSet<String> = own.into_iter().filter(|line| line.starts_with('"')).collect();

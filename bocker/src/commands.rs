@@ -761,7 +761,7 @@ fi
     bocker-exec --stop "$dir/status" --words "$dir/words" --config "$dir/config" --signal KILL || exit
 fi
 if [ -e {unit} ]; then
-    systemctl disable --quiet --now bocker-ps_42045.service || exit
+    systemctl disable --quiet --no-reload --now bocker-ps_42045.service || exit
     rm -f {unit} || exit
     systemctl daemon-reload || exit
     systemctl reset-failed bocker-ps_42045.service >/dev/null 2>&1 || :

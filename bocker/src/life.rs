@@ -319,9 +319,9 @@ fn rm_container(who: &Who, force: bool, volumes: bool) -> Vec<Step> {
     let id = || [who.id.clone()];
     let mut steps = Vec::new();
     // systemd would start it again, or look for it at each boot.
-    let disable = if force { vec!["disable", "--quiet", "--now"] } else { vec!["disable", "--quiet"] };
+    let now = force.then_some("--now");
     let forget = vec![
-        Step::run(Tool::new("systemctl", disable).and([who.unit()])),
+        Step::run(Tool::new("systemctl", ["disable", "--quiet", "--no-reload"]).and(now).and([who.unit()])),
         Step::run(Tool::new("rm", ["-f"]).and([who.unit_path()])),
         Step::run(Tool::new("systemctl", ["daemon-reload"])),
         not_failed(who),

@@ -334,7 +334,7 @@ fn supervised(
         // Of a container that had this id.
         Step::run(Tool::new("rm", ["-f"]).and([who.unit_path()])),
         Step::Write(who.unit_file(), unit),
-        Step::run(Tool::new("systemctl", ["daemon-reload"])),
+        // It reads all units again, systemctl(1).
         Step::run(Tool::new("systemctl", ["enable", "--quiet"]).and([who.unit()])),
         Step::Keep,
         // It waits until we let go of the container.

@@ -342,8 +342,7 @@ test_a_restart_policy_is_a_unit() {
   before=$(census)
   ps=$(bocker run -d --restart on-failure:3 --name web "$img" sh -c 'trap "exit 4" TERM; while :; do sleep 0.05; done')
   unit=/etc/systemd/system/bocker-$ps.service
-  is "$(cat asked)" "daemon-reload
-enable --quiet bocker-$ps.service
+  is "$(cat asked)" "enable --quiet bocker-$ps.service
 start --no-block bocker-$ps.service"
   is "$(grep -E '^(Restart|StartLimit|Wants|After|ExecStart=)' "$unit" | sed 's,=/.*/,=,')" "StartLimitIntervalSec=infinity
 StartLimitBurst=4

@@ -702,16 +702,17 @@ while True: s.accept()' >six.is &
   bocker-net setup 2>/dev/null
   is "$(six lan)" no
   # Each speaks by what it was given, on each network.
-  # forged INTERFACE-OF-SENDER MAC ADDRESS LISTENER INTERFACE: what of all arrives
+  # forged SENDER INTERFACE MAC ADDRESS LISTENER INTERFACE [ADDRESS6 OTHER_ADDRESS6]: what of all arrives
   forged() {
     rm -f there.err
     ip netns exec "netns_$5" python3 "$repo/tests/forge.py" hear "$6" 3 2>there.err >there & local sniffer=$!
     eventually 5 grep -qs listening there.err
-    ip netns exec "netns_$1" python3 "$repo/tests/forge.py" send "$2" "$3" "$4" 02:42:0a:50:00:4d 10.80.0.77
+    ip netns exec "netns_$1" python3 "$repo/tests/forge.py" send "$2" "$3" "$4" 02:42:0a:50:00:4d 10.80.0.77 "${@:7}"
     wait "$sniffer"
     tr '\n' ' ' <there
   }
-  is "$(forged ps_42045 eth0 02:42:0a:50:00:2d 10.80.0.45 ps_42046 eth1)" "honest-arp honest-ip "
+  is "$(forged ps_42045 eth0 02:42:0a:50:00:2d 10.80.0.45 ps_42046 eth1 fd00:80::2d fd00:80::2e)" "honest-arp honest-ip honest-neighbour "
+  is "$(ip -n netns_ps_42046 -6 -j neigh show fd00:80::2d | jq -r '.[].lladdr')" 02:42:0a:50:00:2d
   is "$(forged ps_42046 eth1 02:42:0a:50:00:2e 10.80.0.46 ps_42045 eth0)" "honest-arp honest-ip "
   is "$(forged ps_42046 eth0 02:42:00:00:00:99 10.0.0.99 ps_42048 eth0)" "honest-arp honest-ip "
   # A network that it joins later, and leaves; then the rules once more, from what is written down.
