@@ -30,7 +30,7 @@ test_limits_outlive_what_systemd_does() {
   wait
   is "$(cat out101 out102 out103)" $'/ps_42101\n/ps_42102\n/ps_42103'
   for n in 101 102 103; do bocker-cg delete "ps_42$n"; done
-  is "$(systemctl show -P ActiveState bocker.service)" active
+  is "$(systemctl show -P ActiveState bocker-controllers.service)" active
   like "$(bocker-cg doctor)" '^ok	systemd	knows which controllers are needed'
   bocker run -d --name web --cpus 0.5 --cpu-shares 512 --memory 64M --pids-limit 50 "$img" sleep 1000 >id
   local id want=$'cpu.max:50000 100000\ncpu.weight:59\nmemory.max:67108864\npids.max:50'
@@ -45,13 +45,13 @@ test_limits_outlive_what_systemd_does() {
   is "$(limits "$id")" "$want" "after a daemon-reexec"
   is "$(bocker exec web cat /proc/self/cgroup)" "0::/"
   # The control: systemd does take away what it does not know of.
-  systemctl stop bocker.service
+  systemctl stop bocker-controllers.service
   systemctl daemon-reload
   [ ! -e "$top/$id/cpu.max" ] || fail "systemd hands it down anyway: this shows nothing"
   # Whoever is next puts it right again.
   bocker-cg run cpus=1 -- true
   bocker rm -f web >/dev/null
-  is "$(systemctl show -P ActiveState bocker.service)" active
+  is "$(systemctl show -P ActiveState bocker-controllers.service)" active
   is "$(find "$top" -maxdepth 1 -name 'ps_*' -o -maxdepth 1 -name 'run_*')" ""
 }
 

@@ -91,7 +91,7 @@ impl Act {
                     // All else works, until systemd looks. A closed stderr leaves nobody to tell.
                     let _ = writeln!(
                         std::io::stderr(),
-                        "bocker-cg: systemd may take limits away ('systemctl daemon-reload'): its unit bocker.service cannot be made: {why}"
+                        "bocker-cg: systemd may take limits away ('systemctl daemon-reload'): its unit bocker-controllers.service cannot be made: {why}"
                     );
                 }
                 Ok(())

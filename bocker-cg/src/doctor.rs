@@ -196,10 +196,10 @@ impl Host {
         if systemd::is_to_be_told(top) {
             all.ok(
                 "systemd",
-                "the first container's create tells it which controllers are needed: its unit bocker.service",
+                "the first container's create tells it which controllers are needed: its unit bocker-controllers.service",
             );
         } else if systemd::knows(top) {
-            all.ok("systemd", "knows which controllers are needed: its unit bocker.service");
+            all.ok("systemd", "knows which controllers are needed: its unit bocker-controllers.service");
         }
         self.delegation(top, all);
     }

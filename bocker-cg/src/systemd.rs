@@ -11,21 +11,21 @@ use bocker_common::say::{Said, quote};
 const BOOTED: &str = "/run/systemd/system";
 
 /// Of the unit, as long as it is there.
-const UNIT: &str = "/run/systemd/transient/bocker.service";
+const UNIT: &str = "/run/systemd/transient/bocker-controllers.service";
 
 /// A unit without a process, and so without a control group, that stays: systemd.service(5), systemd.resource-control(5).
 const RUN: [&str; 6] = [
     "--quiet",
-    "--unit=bocker",
+    "--unit=bocker-controllers",
     "--description=bocker: controllers for the control groups of containers",
     "--property=Type=oneshot",
     "--property=RemainAfterExit=yes",
     "--property=Delegate=yes",
 ];
 
-/// Whether systemd has this hierarchy, and no such unit yet.
+/// Whether systemd has this hierarchy, and no such unit yet, and we are who may make it.
 pub(crate) fn is_to_be_told(top: &Path) -> bool {
-    is_its(top, Path::new(BOOTED)) && !Path::new(UNIT).exists()
+    is_its(top, Path::new(BOOTED)) && !Path::new(UNIT).exists() && nix::unistd::geteuid().is_root()
 }
 
 /// Whether it has, and knows.
