@@ -101,7 +101,7 @@ impl Kernel {
                 .map_err(|e| Error::new("write", FORWARDING, e)),
             Act::Rules(table, world) => {
                 // Without it, containers still reach the host and each other: who called us says so.
-                self.lacking.extend(nft::run(&table.text(world)).err().map(|why| (*table, why)));
+                self.lacking.extend(table.make(world).err().map(|why| (*table, why)));
                 Ok(())
             }
             Act::BridgeUp => said("set up", BRIDGE, self.host.link_up(BRIDGE)),

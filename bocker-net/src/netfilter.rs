@@ -10,7 +10,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
 
-use crate::nft::Station;
+use crate::nft::{Station, TARGETS};
 use crate::publish::Port;
 use crate::words::Protocol;
 
@@ -43,6 +43,7 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
 const NFT_MSG_NEWRULE: u16 = NFNL_SUBSYS_NFTABLES | 6;
 const NFT_MSG_GETRULE: u16 = NFNL_SUBSYS_NFTABLES | 7;
+const NFT_MSG_GETSET: u16 = NFNL_SUBSYS_NFTABLES | 10;
 const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 12;
 const NFT_MSG_DELSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 14;
 /// What stands between these is one transaction.
@@ -50,6 +51,7 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 /// NFTA_TABLE_NAME, NFTA_RULE_TABLE and NFTA_SET_ELEM_LIST_TABLE.
 const TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_LIST_ELEM: u16 = 1;
@@ -86,6 +88,12 @@ pub(crate) fn has(family: u8, table: &str) -> bool {
     open().and_then(|socket| ask(&socket, &message(NFT_MSG_GETTABLE, 0, family, &name(table)), |_, _| ())).is_ok()
 }
 
+/// Whether there is a set of that name in our table of that family.
+pub(crate) fn has_set(family: u8, set: &str) -> bool {
+    let names = [name("bocker"), string(NFTA_SET_NAME, set)].concat();
+    open().and_then(|socket| ask(&socket, &message(NFT_MSG_GETSET, 0, family, &names), |_, _| ())).is_ok()
+}
+
 /// Adds published ports to the maps of the table `ip bocker`, all or none; what is there already may stay. Those that are the relay's
 /// are not for it ([`mapped`]).
 ///
@@ -100,7 +108,12 @@ pub(crate) fn publish(ports: &[Port]) -> Result<()> {
 /// # Errors
 /// ENOENT: there is no such table.
 pub(crate) fn admit(stations: &[Station]) -> Result<()> {
-    transaction(&open()?, speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, stations), |_, _| ())
+    let socket = open()?;
+    let add = |sets: Sets| transaction(&socket, speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, sets, stations), |_, _| ());
+    match add(Sets::All) {
+        Err(Errno::NOENT) => add(Sets::OfOldNft),
+        other => other,
+    }
 }
 
 /// Takes them away, whether they are there or not.
@@ -108,15 +121,18 @@ pub(crate) fn admit(stations: &[Station]) -> Result<()> {
 /// # Errors
 /// As [`admit`].
 pub(crate) fn expel(socket: &OwnedFd, stations: &[Station]) -> Result<()> {
-    let delete = || speakers(NFT_MSG_DELSETELEM, 0, stations);
-    match transaction(socket, delete(), |_, _| ()) {
-        // Only some of them were there: added, all are.
-        Err(Errno::NOENT) => {
-            let add = speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, stations);
-            transaction(socket, [add, delete()].concat(), |_, _| ())
+    let add = |sets| speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, sets, stations);
+    let delete = |sets| speakers(NFT_MSG_DELSETELEM, 0, sets, stations);
+    // Where only some of them are there: added, all are.
+    let ways = [delete(Sets::All), [add(Sets::All), delete(Sets::All)].concat()];
+    let old = [add(Sets::OfOldNft), delete(Sets::OfOldNft)].concat();
+    for way in ways {
+        match transaction(socket, way, |_, _| ()) {
+            Err(Errno::NOENT) => {}
+            other => return other,
         }
-        other => other,
     }
+    transaction(socket, old, |_, _| ())
 }
 
 /// Takes them away, whether they are there or not, and says whether they may have sent a connection on.
@@ -173,8 +189,16 @@ fn elements(kind: u16, flags: u16, ports: &[Port]) -> Vec<Vec<u8>> {
     [of("everywhere", &everywhere), of("somewhere", &somewhere)].concat()
 }
 
-/// The same for the three sets of the guard, two of which have the same keys.
-fn speakers(kind: u16, flags: u16, stations: &[Station]) -> Vec<Vec<u8>> {
+/// Which sets the guard has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sets {
+    All,
+    /// All but [`TARGETS`].
+    OfOldNft,
+}
+
+/// The same for the sets of the guard, two of which have the same keys.
+fn speakers(kind: u16, flags: u16, sets: Sets, stations: &[Station]) -> Vec<Vec<u8>> {
     let (mut four, mut six) = (Vec::new(), Vec::new());
     for Station { port, mac, address } in stations {
         // An `ifname` is IFNAMSIZ bytes, filled with zeros.
@@ -187,7 +211,8 @@ fn speakers(kind: u16, flags: u16, stations: &[Station]) -> Vec<Vec<u8>> {
         }
     }
     let of = |set, all: &[Vec<u8>]| list(kind, flags, BRIDGE, set, all);
-    [of("stations", &four), of("stations6", &six), of("targets6", &six)].concat()
+    let targets = if sets == Sets::All { of(TARGETS, &six) } else { Vec::new() };
+    [of("stations", &four), of("stations6", &six), targets].concat()
 }
 
 /// Elements of a set or map of a table of ours, in as many messages as they need.
@@ -229,6 +254,7 @@ fn transaction(socket: &OwnedFd, mut messages: Vec<Vec<u8>>, each: impl FnMut(u1
     if batch.len() > 100_000 {
         sockopt::set_socket_send_buffer_size_force(socket, 2 * batch.len())?;
     }
+    drain(socket);
     send(socket, &batch, SendFlags::empty())?;
     answers(socket, true, each)
 }
@@ -256,12 +282,15 @@ fn sent_to(held: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     (status & IPS_DST_NAT != 0).then_some((Ipv4Addr::from(*answers.first_chunk::<4>()?), tuple))
 }
 
-/// Whether it is such a socket. Answers that somebody did not wait for are gone after that.
+/// Whether it is such a socket.
 pub(crate) fn is_one(socket: &OwnedFd) -> bool {
     let ours = matches!(sockopt::socket_protocol(socket), Ok(Some(protocol)) if protocol == netlink::NETFILTER);
-    let is_one = ours && matches!(sockopt::socket_domain(socket), Ok(AddressFamily::NETLINK));
-    while is_one && recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT).is_ok() {}
-    is_one
+    ours && matches!(sockopt::socket_domain(socket), Ok(AddressFamily::NETLINK))
+}
+
+/// Forgets answers that somebody did not wait for: each message of a transaction that fails has one.
+fn drain(socket: &OwnedFd) {
+    while recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT).is_ok() {}
 }
 
 /// A socket to it. The kernel answers at once, or not at all: nobody waits for that longer than [`PATIENCE`].
@@ -273,6 +302,7 @@ pub(crate) fn open() -> Result<OwnedFd> {
 
 /// Sends one question; `each` gets the kind of every message of the answer, and what it holds.
 fn ask(socket: &OwnedFd, question: &[u8], each: impl FnMut(u16, &[u8])) -> Result<()> {
+    drain(socket);
     send(socket, question, SendFlags::empty())?;
     answers(socket, false, each)
 }
@@ -412,7 +442,7 @@ mod tests {
             mac: Mac([2, 66, 10, 1, 0, 2]),
             address: address.parse().unwrap(),
         };
-        let messages = speakers(NFT_MSG_NEWSETELEM, 0, &[station("10.1.0.2"), station("fd00::2")]);
+        let messages = speakers(NFT_MSG_NEWSETELEM, 0, Sets::All, &[station("10.1.0.2"), station("fd00::2")]);
         let key = |message: &[u8]| {
             let Message { held, .. } = next(message).unwrap();
             assert_eq!(held[0], BRIDGE);

@@ -125,6 +125,23 @@ add rule bridge bocker port ether type ip6 iifname . ether saddr . ip6 saddr @st
 add rule bridge bocker port drop
 "#;
 
+/// The guard's set that nft knows of since 1.0.3.
+pub(crate) const TARGETS: &str = "targets6";
+
+/// For an older nft: a packet's own bytes are no part of a key for it.
+fn without_targets(text: &str) -> String {
+    let (mut kept, mut within) = (String::new(), false);
+    for line in text.lines() {
+        let is_of_it = within || line.contains(TARGETS);
+        within = if within { line != "}" } else { is_of_it && line.ends_with('{') };
+        if !is_of_it {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
 fn guard() -> String {
     let ports: Vec<String> = cable::all_ends().map(|end| format!("\"{end}*\"")).collect();
     GUARD.replace("PORTS", &ports.join(", "))
@@ -176,20 +193,33 @@ impl Table {
 
     /// Whether it has as many rules as we made.
     pub(crate) fn is_whole(self) -> bool {
-        self.rules_there().is_ok_and(|there| there == self.own_rules())
+        self.has_all_rules().unwrap_or(false)
     }
 
     /// Whether elements are to be put there, or taken away: where the kernel does not answer it will have to say why.
     pub(crate) fn has_elements(self) -> bool {
-        self.rules_there().map_or(true, |there| there == self.own_rules())
+        self.has_all_rules().unwrap_or(true)
     }
 
-    fn rules_there(self) -> rustix::io::Result<usize> {
-        netfilter::rules(self.family(), "bocker")
+    fn has_all_rules(self) -> rustix::io::Result<bool> {
+        let own = self.rules().lines().filter(|line| line.starts_with("add rule ")).count();
+        let there = netfilter::rules(self.family(), "bocker")?;
+        // By an old nft without the one for neighbour advertisements.
+        let by_old = || self == Self::Bridge && there + 1 == own && !netfilter::has_set(self.family(), TARGETS);
+        Ok(there == own || by_old())
     }
 
-    fn own_rules(self) -> usize {
-        self.rules().lines().filter(|line| line.starts_with("add rule ")).count()
+    /// Makes it, or completes it.
+    ///
+    /// # Errors
+    /// nft's complaint.
+    pub(crate) fn make(self, world: &World) -> Result<(), String> {
+        let text = self.text(world);
+        run(&text).or_else(|why| match self {
+            // What there is to guard against without it takes IPv6.
+            Self::Bridge => run(&without_targets(&text)).map_err(|_| why),
+            Self::Ip => Err(why),
+        })
     }
 
     /// One transaction; says the same however often it is run.
@@ -304,7 +334,7 @@ pub(crate) fn stations(verb: &str, all: &[Station]) -> String {
     let sets: [(&str, Shown); 3] = [
         ("stations", |address| address.is_ipv4().then(|| address.to_string())),
         ("stations6", |address| address.is_ipv6().then(|| address.to_string())),
-        ("targets6", |address| match address {
+        (TARGETS, |address| match address {
             IpAddr::V6(address) => Some(format!("{:#034x}", u128::from(*address))),
             IpAddr::V4(_) => None,
         }),
@@ -434,6 +464,18 @@ mod tests {
         let text = text_of(&default("10.0.0.0/24", Some("fd00::/64")));
         assert!(text.contains("\n\"veth0_ps_42045\" . 02:42:0a:00:00:2d . fd00::2d,\n"), "{text}");
         assert!(text.contains("\n\"veth0_ps_42045\" . 02:42:0a:00:00:2d . fe80::42:aff:fe00:2d,\n"), "{text}");
+    }
+
+    #[test]
+    fn an_old_nft_is_told_nothing_of_targets() {
+        let network = default("10.7.0.8/29", Some("fd00::/64"));
+        let text = Table::Bridge.text(&World { networks: vec![network], ..World::default() });
+        let old = without_targets(&text);
+        assert!(text.contains("@th,64,128") && text.contains("targets6 {\n") && !old.contains("targets6"));
+        let lines = |text: &str| text.lines().filter(|line| line.contains("stations")).count();
+        assert_eq!(lines(&text), lines(&old));
+        // A set, a rule, five containers with two addresses each in braces; nothing else.
+        assert_eq!(text.lines().count() - old.lines().count(), 1 + 1 + 10 + 2);
     }
 
     #[test]
