@@ -450,12 +450,13 @@ mod tests {
 
     #[test]
     fn a_port_is_ours_alone_and_free_again() {
-        let first = claim_of(&["publish=127.0.0.1::80", "publish=127.0.0.1::53/udp"]).unwrap();
+        // An address that no other test connects from: its port would not be free for a while.
+        let first = claim_of(&["publish=127.0.0.4::80", "publish=127.0.0.4::53/udp"]).unwrap();
         let (tcp, udp) = (first.ports[0], first.ports[1]);
         assert!(tcp.at.port() >= 1024 && udp.at.port() >= 1024);
         assert_eq!(tcp.to.to_string(), "10.0.0.45:80");
         for (port, flag) in [(tcp, 't'), (udp, 'u')] {
-            let word = format!("publish=127.0.0.1:{}:80/{}", port.at.port(), port.protocol);
+            let word = format!("publish=127.0.0.4:{}:80/{}", port.at.port(), port.protocol);
             let error = claim_of(&[&word]).unwrap_err().to_string();
             let expected = format!(
                 "publish {}/{}: Address already in use (ss -l{flag}np 'sport = :{}' shows by whom)",
@@ -466,7 +467,7 @@ mod tests {
             assert_eq!(error, expected);
         }
         // All or none: the one that could be had is free again.
-        let mine = format!("publish=127.0.0.1:{}:80", tcp.at.port());
+        let mine = format!("publish=127.0.0.4:{}:80", tcp.at.port());
         assert!(claim_of(&["publish=127.0.0.2:1-65535:80", &mine]).is_err());
         drop(first);
         claim_of(&[&mine]).unwrap();
