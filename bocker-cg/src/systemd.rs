@@ -13,14 +13,16 @@ const BOOTED: &str = "/run/systemd/system";
 /// Of the unit, as long as it is there.
 const UNIT: &str = "/run/systemd/transient/bocker-controllers.service";
 
-/// A unit without a process, and so without a control group, that stays: systemd.service(5), systemd.resource-control(5).
-const RUN: [&str; 6] = [
+/// A unit without a process, and so without a control group, that stays: systemd.service(5), systemd.resource-control(5). It waits for no
+/// other: whoever starts a container while the machine starts would wait with it.
+const RUN: [&str; 7] = [
     "--quiet",
     "--unit=bocker-controllers",
     "--description=bocker: controllers for the control groups of containers",
     "--property=Type=oneshot",
     "--property=RemainAfterExit=yes",
     "--property=Delegate=yes",
+    "--property=DefaultDependencies=no",
 ];
 
 /// Whether systemd has this hierarchy, and no such unit yet, and we are who may make it.
