@@ -198,10 +198,10 @@ impl Kernel {
         if let Some((socket, _held)) = publish::lent(id) {
             return work(&socket);
         }
-        if self.rules.is_none() {
-            self.rules = Some(netfilter::open()?);
-        }
-        self.rules.as_ref().map_or(Err(rustix::io::Errno::BADF), work)
+        work(match &self.rules {
+            Some(socket) => socket,
+            None => self.rules.insert(netfilter::open()?),
+        })
     }
 
     /// One message: the pair, the host's end in the bridge and up, the other end born inside.

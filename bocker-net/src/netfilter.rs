@@ -121,18 +121,17 @@ pub(crate) fn admit(stations: &[Station]) -> Result<()> {
 /// # Errors
 /// As [`admit`].
 pub(crate) fn expel(socket: &OwnedFd, stations: &[Station]) -> Result<()> {
-    let add = |sets| speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, sets, stations);
-    let delete = |sets| speakers(NFT_MSG_DELSETELEM, 0, sets, stations);
+    let mut done = Ok(());
     // Where only some of them are there: added, all are.
-    let ways = [delete(Sets::All), [add(Sets::All), delete(Sets::All)].concat()];
-    let old = [add(Sets::OfOldNft), delete(Sets::OfOldNft)].concat();
-    for way in ways {
-        match transaction(socket, way, |_, _| ()) {
-            Err(Errno::NOENT) => {}
-            other => return other,
+    for (adds, sets) in [(false, Sets::All), (true, Sets::All), (true, Sets::OfOldNft)] {
+        let add = if adds { speakers(NFT_MSG_NEWSETELEM, NLM_F_CREATE, sets, stations) } else { Vec::new() };
+        let delete = speakers(NFT_MSG_DELSETELEM, 0, sets, stations);
+        done = transaction(socket, [add, delete].concat(), |_, _| ());
+        if done != Err(Errno::NOENT) {
+            break;
         }
     }
-    transaction(socket, old, |_, _| ())
+    done
 }
 
 /// Takes them away, whether they are there or not, and says whether they may have sent a connection on.

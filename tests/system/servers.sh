@@ -85,11 +85,14 @@ speed() {
   local way
   # It serves one at a time, and takes a moment to see that the last one is done.
   iperf() {
+    local status
     for _ in $(seq 50); do
-      "$@" >out 2>&1
-      jq -e '.error // "" | contains("server is busy")' out >/dev/null 2>&1 || return 0
+      status=0
+      "$@" >out 2>&1 || status=$?
+      jq -e '.error // "" | contains("server is busy")' out >/dev/null 2>&1 || return "$status"
       sleep 0.1
     done
+    return 1
   }
   for way in '' -R; do
     # shellcheck disable=SC2086 # none, or one
