@@ -11,26 +11,44 @@ const ZSTD_WINDOW: u32 = 27;
 /// As many of the first bytes as it takes: a tar archive may begin with a file that is called `BZh9`.
 const START: u64 = 10;
 
-/// Whether `from` is compressed, and what is in it. Members and frames that follow each other are one stream; anything else
+/// Bytes that were looked at.
+pub enum Opened<'a> {
+    /// They are compressed: what is in them.
+    Packed(Box<dyn Read + Send + 'a>),
+    /// They are not: they themselves.
+    Plain(Box<dyn BufRead + Send + 'a>),
+}
+
+impl<'a> Opened<'a> {
+    /// To read, whatever they were.
+    pub fn reader(self) -> Box<dyn Read + Send + 'a> {
+        match self {
+            Self::Packed(packed) => packed,
+            Self::Plain(plain) => Box::new(plain),
+        }
+    }
+}
+
+/// What is in `from`, if it is compressed. Members and frames that follow each other are one stream; anything else
 /// after the last one is an error of the reader's, as is an end that comes too early.
 ///
 /// # Errors
 /// Of `from`; it is compressed by bzip2 or xz, which are left to their programs.
-pub fn open<'a>(mut from: impl BufRead + Send + 'a) -> io::Result<(bool, Box<dyn Read + Send + 'a>)> {
+pub fn open<'a>(mut from: impl BufRead + Send + 'a) -> io::Result<Opened<'a>> {
     let mut start = Vec::new();
     from.by_ref().take(START).read_to_end(&mut start)?;
     let from = |start| Cursor::new(start).chain(from);
     Ok(match start.as_slice() {
-        [0x1f, 0x8b, ..] => (true, Box::new(MultiGzDecoder::new(from(start)))),
+        [0x1f, 0x8b, ..] => Opened::Packed(Box::new(MultiGzDecoder::new(from(start)))),
         // A frame, or one that is to be skipped, as pzstd has it first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let mut zstd = zstd::stream::read::Decoder::with_buffer(from(start))?;
             zstd.window_log_max(ZSTD_WINDOW)?;
-            (true, Box::new(zstd))
+            Opened::Packed(Box::new(zstd))
         }
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y'] => return Err(by("bzip2")),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return Err(by("xz")),
-        _ => (false, Box::new(from(start))),
+        _ => Opened::Plain(Box::new(from(start))),
     })
 }
 
@@ -44,7 +62,7 @@ mod tests {
 
     fn through(bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        open(bytes)?.1.read_to_end(&mut out).map(|_| out)
+        open(bytes)?.reader().read_to_end(&mut out).map(|_| out)
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -74,7 +92,7 @@ mod tests {
     fn what_is_plain_passes() {
         for plain in [&b""[..], b"B", b"BZh9", b"BZh91AY&S", b"\x1f", b"\x28\xb5\x2f", b"a tar archive"] {
             assert_eq!(through(plain).unwrap(), plain);
-            assert!(!open(plain).unwrap().0);
+            assert!(matches!(open(plain).unwrap(), Opened::Plain(_)));
         }
     }
 
@@ -97,7 +115,7 @@ mod tests {
         }
         for packed in [gzip(b"one"), zstd(b"one")] {
             let mut out = Vec::new();
-            open(io::BufReader::new(Slow(&packed))).unwrap().1.read_to_end(&mut out).unwrap();
+            open(io::BufReader::new(Slow(&packed))).unwrap().reader().read_to_end(&mut out).unwrap();
             assert_eq!(out, b"one");
         }
     }

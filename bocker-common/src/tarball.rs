@@ -5,7 +5,7 @@
 //! Every record has an upper bound before it is read.
 //! (The crate's own iterator reads extended headers without a bound, and ends a PAX value at its first newline.)
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
@@ -445,6 +445,24 @@ impl<R: Read> Read for Reader<R> {
         }
         self.left -= read as u64;
         Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Reader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let here = self.inner.fill_buf()?;
+        if here.is_empty() {
+            return Err(early());
+        }
+        Ok(&here[..usize::try_from(self.left).unwrap_or(usize::MAX).min(here.len())])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.left -= bytes as u64;
+        self.inner.consume(bytes);
     }
 }
 

@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
-use bocker_common::packed;
+use bocker_common::packed::{self, Opened};
 use bocker_common::reference::Parts;
 use bocker_common::tarball::{Kind, Reader, bad, shown};
 use bocker_common::{Error, Result};
@@ -490,7 +490,9 @@ fn entries(mut file: File, anywhere: bool, most: u64) -> Result<Files, Unread> {
     if input.fill_buf()?.is_empty() {
         return Err(bad("it is empty").into());
     }
-    let (packed, input) = packed::open(input)?;
+    let opened = packed::open(input)?;
+    let packed = matches!(opened, Opened::Packed(_));
+    let input = opened.reader();
     let anywhere = anywhere && !packed;
     // Where the bytes are in the end.
     let mut whole = if anywhere { own } else { unnamed().map_err(Unread::Temporary)? };

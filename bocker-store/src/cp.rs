@@ -437,16 +437,16 @@ pub(crate) fn into(store: &Store, name: &str, path: &OsStr, how: In, explain: Ex
         return Err(Error::new("read", "stdin", "it is empty").hint("tar -c FILE | bocker-store cp-in ID DIR"));
     }
     std::thread::scope(|scope| {
-        let input = pipeline::inflate(scope, input).map_err(from_tar::reading)?;
+        let input = pipeline::archive(scope, input).map_err(from_tar::reading)?;
         apply(store, place, renaming, input)
     })
 }
 
-fn apply(store: &Store, place: Place, mut renaming: Renaming, input: impl io::Read) -> Result<()> {
-    let mut budget = store.budget()?;
+fn apply(store: &Store, place: Place, mut renaming: Renaming, input: impl BufRead) -> Result<()> {
+    let budget = store.budget()?;
     let mut archive = Reader::new(input);
     let root = place.root;
-    let applier = Applier::new(root, &mut budget).into_a_container(place.covers);
+    let applier = Applier::new(root, &budget).into_a_container(place.covers);
     let dropped = applier.apply_as(&mut archive, |entry| renaming.rename(entry))?;
     from_tar::ended(archive, &dropped)
 }

@@ -75,14 +75,14 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Sen
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
         .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-    std::thread::scope(|scope| apply(store, root, pipeline::inflate(scope, input).map_err(reading)?))
+    std::thread::scope(|scope| apply(store, root, pipeline::archive(scope, input).map_err(reading)?))
 }
 
 /// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.
-fn apply(store: &Store, root: OwnedFd, input: impl Read) -> Result<()> {
-    let mut budget = store.budget()?;
+fn apply(store: &Store, root: OwnedFd, input: impl BufRead) -> Result<()> {
+    let budget = store.budget()?;
     let mut archive = Reader::new(input);
-    let dropped = Applier::new(root, &mut budget).apply(&mut archive)?;
+    let dropped = Applier::new(root, &budget).apply(&mut archive)?;
     ended(archive, &dropped)
 }
 

@@ -9,10 +9,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 use bocker_common::{Error, Result};
 use rustix::fs::{
@@ -57,12 +58,17 @@ fn room_for(entry: &Entry) -> u64 {
     entry.sparse.as_ref().map_or(entry.stored, |map| map.iter().map(blocks).fold(0, u64::saturating_add))
 }
 
-/// Room that may still be filled.
+/// Room that may still be filled, by one or by several at once.
 #[derive(Debug)]
 pub struct Budget {
-    left: u64,
+    left: Mutex<Left>,
     /// Where it is.
     room: Option<Room>,
+}
+
+#[derive(Debug)]
+struct Left {
+    bytes: u64,
     /// What was deleted counts by now. Once, for that was before: a layer that replaces its own entries for ever is a bomb, too.
     freed: bool,
 }
@@ -70,23 +76,25 @@ pub struct Budget {
 impl Budget {
     /// So many bytes.
     pub fn new(bytes: u64) -> Self {
-        Self { left: bytes, room: None, freed: false }
+        Self { left: Mutex::new(Left { bytes, freed: false }), room: None }
     }
 
     /// All that there is.
     pub(crate) fn of(room: Room) -> Result<Self> {
-        Ok(Self { left: room.bytes()?, room: Some(room), freed: false })
+        let bytes = room.bytes()?;
+        Ok(Self { room: Some(room), ..Self::new(bytes) })
     }
 
     /// Takes room before it is used, so that a bomb is stopped by its announcement.
-    pub(crate) fn spend(&mut self, bytes: u64) -> Result<()> {
-        if self.left < bytes && !self.freed {
-            self.freed = true;
+    pub(crate) fn spend(&self, bytes: u64) -> Result<()> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.bytes < bytes && !left.freed {
+            left.freed = true;
             let freed = self.room.as_ref().and_then(Room::freed);
-            self.left = self.left.max(freed.unwrap_or(0));
+            left.bytes = left.bytes.max(freed.unwrap_or(0));
         }
-        let left = self.left.checked_sub(bytes);
-        self.left = left.ok_or_else(|| match &self.room {
+        let rest = left.bytes.checked_sub(bytes);
+        left.bytes = rest.ok_or_else(|| match &self.room {
             Some(room) => room.refusal(bytes),
             None => Error::plain(format!("no room: {bytes} bytes more are too many")),
         })?;
@@ -112,7 +120,7 @@ struct Parent {
 /// Applies one layer; make a new one for the next.
 pub struct Applier<'a> {
     root: OwnedFd,
-    budget: &'a mut Budget,
+    budget: &'a Budget,
     /// Owners are kept. Only tests run without the right to.
     owners: bool,
     /// Whom files belong to that are made and then let be.
@@ -132,7 +140,6 @@ pub struct Applier<'a> {
     /// It is no layer, but a copy into a container with these mounts, which may run.
     covers: Option<Covers>,
     dropped: BTreeSet<String>,
-    buffer: Vec<u8>,
 }
 
 /// The error for a path in a layer.
@@ -276,7 +283,7 @@ fn kept(name: &[u8]) -> bool {
 
 impl<'a> Applier<'a> {
     /// For the directory `root`, which nobody else writes to. Clears the process's umask: modes are the layer's.
-    pub fn new(root: OwnedFd, budget: &'a mut Budget) -> Self {
+    pub fn new(root: OwnedFd, budget: &'a Budget) -> Self {
         rustix::process::umask(Mode::empty());
         Self {
             root,
@@ -291,7 +298,6 @@ impl<'a> Applier<'a> {
             last: None,
             covers: None,
             dropped: BTreeSet::new(),
-            buffer: vec![0; 256 << 10],
         }
     }
 
@@ -299,7 +305,7 @@ impl<'a> Applier<'a> {
     ///
     /// # Errors
     /// The first entry that cannot be applied, or is not one that a layer may have.
-    pub fn apply<R: Read>(self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
+    pub fn apply<R: BufRead>(self, layer: &mut Reader<R>) -> Result<BTreeSet<String>> {
         self.apply_as(layer, |_| Ok(true))
     }
 
@@ -311,7 +317,7 @@ impl<'a> Applier<'a> {
     }
 
     /// As [`Applier::apply`]; `rename` has each entry first, and says whether it counts.
-    pub(crate) fn apply_as<R: Read>(
+    pub(crate) fn apply_as<R: BufRead>(
         mut self,
         layer: &mut Reader<R>,
         mut rename: impl FnMut(&mut Entry) -> Result<bool>,
@@ -328,7 +334,7 @@ impl<'a> Applier<'a> {
         Ok(self.dropped)
     }
 
-    fn entry(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
+    fn entry(&mut self, entry: &Entry, data: &mut impl BufRead) -> Result<()> {
         let path = entry.path.as_slice();
         let parts = components(path)?;
         let Some((leaf, parents)) = parts.split_last() else { return self.root_entry(entry) };
@@ -680,27 +686,27 @@ impl<'a> Applier<'a> {
     }
 
     /// The entry's bytes, each where it belongs; the file is as long as the entry says.
-    fn fill(&mut self, entry: &Entry, file: File, data: &mut impl Read) -> Result<OwnedFd> {
+    fn fill(&mut self, entry: &Entry, file: File, data: &mut impl BufRead) -> Result<OwnedFd> {
         let fail = |e: std::io::Error| failed("unpack", format_args!("'{}'", shown(&entry.path)), e);
         let whole = [(0, entry.stored)];
         let map = entry.sparse.as_deref().unwrap_or(&whole);
         for (offset, length) in map {
             let (mut at, mut left) = (*offset, *length);
             while left > 0 {
-                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-                let read = match data.read(&mut self.buffer[..most]) {
-                    Ok(0) => return Err(fail(ErrorKind::UnexpectedEof.into())),
-                    Ok(n) => n,
+                let here = match data.fill_buf() {
+                    Ok([]) => return Err(fail(ErrorKind::UnexpectedEof.into())),
                     Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                    Err(e) => return Err(fail(e)),
+                    here => here.map_err(fail)?,
                 };
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(here.len());
                 if entry.sparse.is_some() {
-                    file.write_all_at(&self.buffer[..read], at).map_err(fail)?;
+                    file.write_all_at(&here[..most], at).map_err(fail)?;
                 } else {
-                    (&file).write_all(&self.buffer[..read]).map_err(fail)?;
+                    (&file).write_all(&here[..most]).map_err(fail)?;
                 }
-                at += read as u64;
-                left -= read as u64;
+                data.consume(most);
+                at += most as u64;
+                left -= most as u64;
             }
         }
         if entry.sparse.is_some() {
@@ -851,8 +857,8 @@ mod tests {
         for (count, good) in [(10, true), (11, false)] {
             let at = Temporary::new();
             let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
-            let mut budget = Budget::new(0);
-            let mut applier = Applier::new(root, &mut budget);
+            let budget = Budget::new(0);
+            let mut applier = Applier::new(root, &budget);
             applier.entries = 10;
             let done = applier.apply(&mut Reader::new(&nothing.repeat(count)[..]));
             assert_eq!(done.is_ok(), good, "{done:?}");
@@ -860,9 +866,9 @@ mod tests {
     }
 
     fn apply_within(root: &Path, archive: &[u8], memory: usize, looks: u64) -> Result<BTreeSet<String>> {
-        let mut budget = Budget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         let root = rustix::fs::open(root, OPEN_DIR, Mode::empty()).unwrap();
-        let mut applier = Applier::new(root, &mut budget);
+        let mut applier = Applier::new(root, &budget);
         (applier.owners, applier.memory, applier.looks) = (false, memory, looks);
         applier.apply(&mut Reader::new(archive))
     }
@@ -1112,9 +1118,9 @@ mod tests {
         let link = [pax(&[("linkpath", "d/".repeat(300).as_bytes())]), raw(b"l", b'2', b"", b"")].concat();
         for (below, fits) in [(212, true), (213, false), (300, false)] {
             let at = Temporary::new();
-            let mut budget = Budget::new(10 << 20);
+            let budget = Budget::new(10 << 20);
             let root = rustix::fs::open(at.root(), OPEN_DIR, Mode::empty()).unwrap();
-            let mut applier = Applier::new(root, &mut budget);
+            let mut applier = Applier::new(root, &budget);
             applier.owners = false;
             let layer = [deep("", 300), link.clone(), deep("l/", below)].concat();
             match applier.apply(&mut Reader::new(&layer[..])) {

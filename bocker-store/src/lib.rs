@@ -20,6 +20,7 @@ mod import;
 mod inspect;
 pub mod layer;
 mod logs;
+mod maker;
 mod mounts;
 mod namer;
 pub mod names;

@@ -22,13 +22,13 @@ pub(crate) struct Made<'a> {
     pub(crate) chain: Digest,
 }
 
-/// The name that the last layer has now. It is another one once the disk has the layer, so it is held while somebody goes
-/// by it.
+/// The layer that was made last, and the name that it has now. It is another one once the disk has the layer, so it is held
+/// while somebody goes by it.
 #[derive(Debug, Default)]
-pub(crate) struct Top(Mutex<Option<String>>);
+pub(crate) struct Top(Mutex<Option<(Digest, String)>>);
 
 impl Top {
-    pub(crate) fn hold(&self) -> MutexGuard<'_, Option<String>> {
+    pub(crate) fn hold(&self) -> MutexGuard<'_, Option<(Digest, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,8 +83,8 @@ fn name_all(store: &Store, layers: &LayerStore, top: &Top, explain: Explain, mad
             if layers.publish(&new, chain.as_str())? {
                 building.keep();
             }
-            if top.as_ref() == Some(&new) {
-                *top = Some(chain.to_string());
+            if let Some((_, name)) = top.as_mut().filter(|(_, name)| *name == new) {
+                *name = chain.to_string();
             }
         }
     }

@@ -1,41 +1,152 @@
-//! A layer's bytes on their way to the disk, as a pipe would have it: one thread reads and verifies what comes, one
-//! inflates it, and the caller's applies it. Each waits only for the one before; between them a few pieces lie at most.
+//! Layers' bytes on their way to the disk, as a pipe would have it: one thread reads and verifies blobs, one inflates them, and
+//! one applies what is in them. Each waits only for the one before, and goes on with the next layer while the one after it waits
+//! for the disk; between them a few pieces lie at most.
 
 use std::io::{self, BufRead, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
-use bocker_common::packed;
+use bocker_common::packed::{self, Opened};
+use sha2::{Digest as _, Sha256};
+
+use crate::oci::Digest;
 
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
-/// Pieces that may lie between two threads: 4 MiB, enough for the applying thread to wait for the disk a little.
-const WAITING: usize = 16;
+/// Pieces that may lie before whoever inflates: 4 MiB.
+const PACKED: usize = 16;
+/// Pieces that may lie before whoever applies them: 48 MiB. Between two layers the kernel writes for a tenth of a second.
+const PLAIN: usize = 192;
 
-/// What another thread reads, in order, with the error that ended it.
+/// What is sent: streams, one after the other, each of them called `H`, and told at its end what `E` says.
 #[derive(Debug)]
-pub(crate) struct Pieces {
-    from: Receiver<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-    at: usize,
+enum Item<H, E> {
+    Begin(H),
+    /// A buffer of [`PIECE`] bytes, and how many of them count.
+    Piece(Vec<u8>, usize),
+    End(E),
+    /// It cannot be read on.
+    Failed(io::Error),
 }
 
-impl BufRead for Pieces {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.piece.len() {
-            self.at = 0;
-            // A closed channel is the end.
-            self.piece = self.from.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+/// Where streams go in. Without its end a stream is an error to who reads it.
+#[derive(Debug)]
+pub(crate) struct Feed<H, E> {
+    to: SyncSender<Item<H, E>>,
+    /// Buffers that have been read: taken again, nobody has to clear new ones.
+    back: Receiver<Vec<u8>>,
+}
+
+/// Where they come out, in order.
+#[derive(Debug)]
+pub(crate) struct Pieces<H, E> {
+    from: Receiver<Item<H, E>>,
+    back: Sender<Vec<u8>>,
+    piece: Vec<u8>,
+    /// What of it has not been read.
+    left: Range<usize>,
+    /// A stream has begun and not ended.
+    within: bool,
+    end: Option<E>,
+}
+
+/// A way from one thread to another, on which so many pieces may lie.
+fn way<H, E>(waiting: usize) -> (Feed<H, E>, Pieces<H, E>) {
+    let (to, from) = sync_channel(waiting);
+    let (give, back) = channel();
+    (Feed { to, back }, Pieces { from, back: give, piece: Vec::new(), left: 0..0, within: false, end: None })
+}
+
+/// A way for layers' blobs.
+pub(crate) fn feed<H>() -> (Feed<H, ()>, Pieces<H, ()>) {
+    way(PACKED)
+}
+
+impl<H, E> Feed<H, E> {
+    /// The next stream begins. False: nobody wants it.
+    pub(crate) fn begin(&self, head: H) -> bool {
+        self.to.send(Item::Begin(head)).is_ok()
+    }
+
+    /// Sends on all that there is to read. False: nobody wants more.
+    ///
+    /// # Errors
+    /// The reader's, after what came before it was sent.
+    pub(crate) fn all(&self, from: &mut impl Read) -> io::Result<bool> {
+        let mut more = Ok(true);
+        while let Ok(true) = more {
+            let mut piece = self.back.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
+            let mut length = 0;
+            while length < PIECE && matches!(more, Ok(true)) {
+                match from.read(&mut piece[length..]) {
+                    Ok(0) => more = Ok(false),
+                    Ok(read) => length += read,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => more = Err(e),
+                }
+            }
+            if length > 0 && self.to.send(Item::Piece(piece, length)).is_err() {
+                return Ok(false);
+            }
         }
-        Ok(&self.piece[self.at..])
+        more.map(|_| true)
+    }
+
+    /// That was all of it.
+    pub(crate) fn end(&self, end: E) {
+        let _ = self.to.send(Item::End(end));
+    }
+}
+
+impl<H, E> Pieces<H, E> {
+    /// What is called so comes next, and can be read; None: nothing comes. What was not read of the one before is passed over.
+    pub(crate) fn next(&mut self) -> Option<H> {
+        loop {
+            if let Item::Begin(head) = self.from.recv().ok()? {
+                (self.left, self.within, self.end) = (0..0, true, None);
+                return Some(head);
+            }
+        }
+    }
+
+    /// Reads the rest, and gives what was told at the end; None: the rest has `most` bytes or more.
+    ///
+    /// # Errors
+    /// The rest cannot be read.
+    pub(crate) fn finish(&mut self, most: u64) -> io::Result<Option<E>> {
+        if io::copy(&mut self.take(most), &mut io::sink())? == most {
+            return Ok(None);
+        }
+        Ok(self.end.take())
+    }
+}
+
+impl<H, E> BufRead for Pieces<H, E> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left.is_empty() && self.within {
+            let read = std::mem::take(&mut self.piece);
+            self.left = 0..0;
+            if !read.is_empty() {
+                let _ = self.back.send(read);
+            }
+            match self.from.recv() {
+                Ok(Item::Piece(piece, length)) => (self.piece, self.left) = (piece, 0..length),
+                Ok(Item::End(end)) => (self.within, self.end) = (false, Some(end)),
+                Ok(Item::Failed(error)) => return Err(error),
+                // Whoever feeds us has an error of its own to tell.
+                Ok(Item::Begin(_)) | Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        Ok(&self.piece[self.left.clone()])
     }
 
     fn consume(&mut self, bytes: usize) {
-        self.at += bytes;
+        self.left.start += bytes;
     }
 }
 
-impl Read for Pieces {
+impl<H, E> Read for Pieces<H, E> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let here = self.fill_buf()?;
         let count = here.len().min(into.len());
@@ -45,44 +156,83 @@ impl Read for Pieces {
     }
 }
 
-/// Reads on a thread of its own. It ends when the reader does, or nobody wants more.
-pub(crate) fn pump<'scope>(scope: &'scope Scope<'scope, '_>, from: impl Read + Send + 'scope) -> Pieces {
-    let (to, pieces) = sync_channel(WAITING);
-    scope.spawn(move || read_all(from, &to));
-    Pieces { from: pieces, piece: Vec::new(), at: 0 }
+/// Hashes what is read through it.
+#[derive(Debug)]
+pub(crate) struct Hashed<R> {
+    inner: R,
+    hasher: Sha256,
 }
 
-fn read_all(mut from: impl Read, to: &SyncSender<io::Result<Vec<u8>>>) {
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let read = from.by_ref().take(PIECE as u64).read_to_end(&mut piece);
-        let ended = read.is_err() || piece.is_empty();
-        // What came before an error counts as well.
-        if !piece.is_empty() && to.send(Ok(piece)).is_err() {
-            return;
-        }
-        if let Err(error) = read {
-            let _ = to.send(Err(error));
-        }
-        if ended {
-            return;
-        }
+impl<R: Read> Hashed<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, hasher: Sha256::new() }
+    }
+
+    /// Reads what is left and gives the digest of all.
+    pub(crate) fn finish(mut self) -> io::Result<Digest> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(Digest::finish(self.hasher))
     }
 }
 
-/// An archive out of its compressed form. What the bytes are decides, not the media type, as everywhere; a layer's diff id
-/// is checked in any case.
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.hasher.update(&into[..read]);
+        Ok(read)
+    }
+}
+
+/// Archives out of blobs, by a thread of its own, and at the end of each its digest. What the bytes are decides, not the media
+/// type, as everywhere. The thread ends with the blobs, or soon after nobody wants more.
+pub(crate) fn inflate<'scope, H: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    mut blobs: Pieces<H, ()>,
+) -> Pieces<H, Digest> {
+    let (feed, archives) = way(PLAIN);
+    scope.spawn(move || {
+        while let Some(head) = blobs.next() {
+            if !feed.begin(head) {
+                return;
+            }
+            let mut archive = || {
+                let mut archive = Hashed::new(packed::open(&mut blobs)?.reader());
+                let whole = feed.all(&mut archive)?;
+                if whole { archive.finish().map(Some) } else { Ok(None) }
+            };
+            match archive() {
+                Ok(Some(digest)) => feed.end(digest),
+                Ok(None) => return,
+                Err(error) => {
+                    let _ = feed.to.send(Item::Failed(error));
+                    return;
+                }
+            }
+        }
+    });
+    archives
+}
+
+/// An archive that may be compressed. One that is not needs no thread.
 ///
 /// # Errors
 /// The bytes cannot be read.
-pub(crate) fn inflate<'scope>(
+pub(crate) fn archive<'scope>(
     scope: &'scope Scope<'scope, '_>,
     bytes: impl BufRead + Send + 'scope,
-) -> io::Result<Box<dyn Read + 'scope>> {
-    Ok(match packed::open(bytes)? {
-        (true, packed) => Box::new(pump(scope, packed)),
-        (false, plain) => plain,
-    })
+) -> io::Result<Box<dyn BufRead + 'scope>> {
+    let mut packed = match packed::open(bytes)? {
+        Opened::Packed(packed) => packed,
+        Opened::Plain(plain) => return Ok(plain),
+    };
+    let (feed, mut pieces) = way(PACKED);
+    feed.begin(());
+    pieces.next();
+    scope.spawn(move || match feed.all(&mut packed) {
+        Ok(_) => feed.end(()),
+        Err(error) => drop(feed.to.send(Item::Failed(error))),
+    });
+    Ok(Box::new(pieces))
 }
 
 #[cfg(test)]
@@ -90,9 +240,28 @@ mod tests {
     use super::*;
 
     fn through(blob: Vec<u8>) -> io::Result<Vec<u8>> {
+        let blob = blob.as_slice();
         std::thread::scope(|scope| {
             let mut out = Vec::new();
-            inflate(scope, pump(scope, &blob[..]))?.read_to_end(&mut out).map(|_| out)
+            archive(scope, blob)?.read_to_end(&mut out)?;
+            let (feed, blobs) = feed();
+            let mut archives = inflate(scope, blobs);
+            scope.spawn(move || {
+                for head in 0..2 {
+                    feed.begin(head);
+                    let _ = feed.all(&mut { blob });
+                    feed.end(());
+                }
+            });
+            for head in 0..2 {
+                assert_eq!(archives.next(), Some(head));
+                let mut again = vec![0; out.len()];
+                archives.read_exact(&mut again)?;
+                assert_eq!(again, out);
+                assert_eq!(archives.finish(1)?, Some(Digest::of(&out)));
+            }
+            assert_eq!(archives.next(), None);
+            Ok(out)
         })
     }
 
@@ -137,11 +306,63 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_say_that_it_was_all_is_an_error() {
+        for blob in [gzip(b"whole"), b"whole".to_vec()] {
+            for end in [false, true] {
+                let read = std::thread::scope(|scope| {
+                    let (feed, blobs) = feed();
+                    let mut archives = inflate(scope, blobs);
+                    assert!(feed.begin(()) && feed.all(&mut &blob[..]).unwrap());
+                    if end {
+                        feed.end(());
+                    }
+                    drop(feed);
+                    archives.next().unwrap();
+                    let read = archives.finish(100);
+                    assert_eq!(archives.next(), None);
+                    read
+                });
+                assert_eq!(read.ok(), end.then(|| Some(Digest::of(b"whole"))));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_read_is_passed_over() {
+        let (feed, mut pieces) = feed();
+        for head in 0..3 {
+            assert!(feed.begin(head) && feed.all(&mut io::repeat(head).take(2 * PIECE as u64)).unwrap());
+            feed.end(());
+        }
+        assert_eq!(pieces.next(), Some(0));
+        assert_eq!(pieces.fill_buf().unwrap()[0], 0);
+        assert_eq!((pieces.next(), pieces.next()), (Some(1), Some(2)));
+        assert_eq!(pieces.fill_buf().unwrap()[0], 2);
+        assert_eq!(pieces.finish(u64::MAX).unwrap(), Some(()));
+    }
+
+    #[test]
     fn nobody_who_wants_more_ends_the_threads() {
         // Would not return otherwise.
         std::thread::scope(|scope| {
-            let mut pieces = pump(scope, io::repeat(7));
-            assert_eq!(pieces.fill_buf().unwrap().len(), PIECE);
+            let (feed, blobs) = feed();
+            let fed = scope.spawn(move || feed.begin(()) && feed.all(&mut io::repeat(7)).unwrap());
+            let mut archives = inflate(scope, blobs);
+            archives.next().unwrap();
+            assert_eq!(archives.fill_buf().unwrap().len(), PIECE);
+            drop(archives);
+            assert!(!fed.join().unwrap());
         });
+    }
+
+    #[test]
+    fn the_rest_has_an_end() {
+        for (length, whole) in [(99, true), (100, false), (101, false)] {
+            let (feed, mut pieces) = feed();
+            assert!(feed.begin(()) && feed.all(&mut io::repeat(7).take(length)).unwrap());
+            feed.end(());
+            pieces.next().unwrap();
+            assert_eq!(pieces.finish(100).unwrap().is_some(), whole, "{length}");
+        }
     }
 }

@@ -13,24 +13,24 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::reference::Parts;
-use bocker_common::say::{Explain, perform, tell};
+use bocker_common::say::{Explain, perform};
 use bocker_common::{Error, Id, Kind, Result};
 use rustix::fs::{Mode, OFlags};
-use sha2::{Digest as _, Sha256};
 
-use crate::layer::{Applier, Budget, failed};
-use crate::namer::{Made, Namer, Top};
+use crate::layer::failed;
+use crate::maker::{Maker, Order, Place, Stopped};
+use crate::namer::Top;
 use crate::names;
 use crate::oci::{self, Config, Descriptor, Digest, MAX_JSON, Manifest};
-use crate::pipeline;
+use crate::pipeline::Hashed;
 use crate::reference::Reference;
 use crate::signal::{Interrupt, Interruptible};
-use crate::store::{Building, LayerStore, ORIGIN, Step, Store};
+use crate::store::{Building, ORIGIN, Step, Store};
 use bocker_common::tarball::{self, shown};
 
 /// Bytes after the end of a layer's archive, at most. Tar pads to 10 kB.
@@ -38,57 +38,23 @@ pub(crate) const MAX_TAIL: u64 = 16 << 20;
 /// Entries of the stream, at most.
 const MAX_BLOBS: usize = 10_000;
 
-/// Hashes and counts what is read through it.
-struct Hashed<R> {
-    inner: R,
-    hasher: Sha256,
-    count: u64,
-}
-
-impl<R: Read> Hashed<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, hasher: Sha256::new(), count: 0 }
-    }
-
-    /// Reads what is left and gives the digest of all.
-    fn finish(mut self) -> io::Result<Digest> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(Digest::finish(self.hasher))
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(into)?;
-        self.hasher.update(&into[..read]);
-        self.count += read as u64;
-        Ok(read)
-    }
-}
-
 /// What is known of the image so far.
 struct Unpacker<'scope, 'a> {
-    store: &'a Store,
-    layers: &'a LayerStore,
-    /// Takes what is complete.
-    namer: Option<Namer<'scope, 'a>>,
-    explain: Explain,
-    budget: Budget,
+    place: Place<'a>,
+    /// Makes the layers.
+    maker: Option<Maker<'scope>>,
     /// Verified blobs that wait.
     waiting: HashMap<Digest, File>,
     manifest: Option<(Digest, Manifest)>,
     config: Option<(Vec<u8>, Config)>,
     /// Chain ids, lowest first.
     chain: Vec<Digest>,
-    /// Layers that are there.
+    /// Layers that are there, or ordered.
     done: usize,
-    /// The last of them.
-    top: &'a Top,
     index: Option<(Vec<Descriptor>, Vec<String>)>,
     layout: bool,
     /// A blob's bytes were not what its digest says.
     damaged: Cell<bool>,
-    dropped: BTreeSet<String>,
 }
 
 fn reading(error: io::Error) -> Error {
@@ -175,22 +141,18 @@ fn one(
     let layers = store.hold_layers()?;
     let top = Top::default();
     let done = std::thread::scope(|scope| {
+        let place = Place { store, layers: &layers, budget: &budget, top: &top, explain };
         let unpacker = Unpacker {
-            store,
-            layers: &layers,
-            namer: Some(Namer::start(scope, (store, &layers), &top, explain)),
-            explain,
-            budget,
+            place,
+            maker: Some(Maker::start(scope, place)),
             waiting: HashMap::new(),
             manifest: None,
             config: None,
             chain: Vec::new(),
             done: 0,
-            top: &top,
             index: None,
             layout: false,
             damaged: Cell::new(false),
-            dropped: BTreeSet::new(),
         };
         unpacker.run(input, several, source, interrupt)
     });
@@ -219,9 +181,9 @@ impl Unpacker<'_, '_> {
         match self.receive(input, several) {
             Ok(()) => self.publish(source, interrupt),
             Err(error) => {
-                // What is complete gets its name, for the next try. Where that fails, too, it led to this.
-                let named = self.named();
-                Err(named.err().filter(|_| !error.is_explained_elsewhere()).unwrap_or(error))
+                // What is complete gets its name, for the next try.
+                drop(self.made());
+                Err(error)
             }
         }
     }
@@ -338,9 +300,9 @@ impl Unpacker<'_, '_> {
             let actual = data.finish().map_err(reading)?;
             return if actual == digest { Ok(()) } else { Err(self.mismatch(&digest, &actual)) };
         }
-        self.budget.spend(size)?;
+        self.place.budget.spend(size)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.store.dir(), ".", flags, Mode::RUSR | Mode::WUSR)
+        let file = rustix::fs::openat(self.place.store.dir(), ".", flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| failed("create", "a temporary file", e))?;
         let mut file = File::from(file);
         copy(&mut data, &mut file)?;
@@ -411,15 +373,14 @@ impl Unpacker<'_, '_> {
     fn advance(&mut self) -> Result<()> {
         while let Some(digest) = self.next_layer().map(|layer| layer.digest.clone()) {
             // The store has the layer: its blob is not needed, whether it comes or not.
-            if self.layers.open(self.chain[self.done].as_str())?.is_some() {
-                *self.top.hold() = Some(self.chain[self.done].to_string());
+            if self.place.layers.open(self.chain[self.done].as_str())?.is_some() {
                 self.done += 1;
                 continue;
             }
             let Some(mut file) = self.waiting.remove(&digest) else { break };
             let again = self.again(&digest);
             let size = file.rewind().and_then(|()| file.metadata()).map_err(|e| Error::new("read", &digest, e))?.len();
-            self.layer(&digest, size, &mut BufReader::with_capacity(256 << 10, &file))?;
+            self.layer(&digest, size, &file)?;
             if again {
                 self.waiting.insert(digest, file);
             }
@@ -427,81 +388,45 @@ impl Unpacker<'_, '_> {
         Ok(())
     }
 
-    /// Makes the next layer's subvolume from the blob, or only verifies the blob if the subvolume is there.
-    fn layer(&mut self, digest: &Digest, size: u64, blob: &mut (impl Read + Send)) -> Result<()> {
+    /// Orders the next layer and feeds it with the blob.
+    fn layer(&mut self, digest: &Digest, size: u64, blob: impl Read) -> Result<()> {
         let Some(descriptor) = self.next_layer() else { return Ok(()) };
         if descriptor.size != size {
             return Err(Error::new("verify", format_args!("blob {digest}"), "its size is not the manifest's"));
         }
         let chain = self.chain[self.done].clone();
-        let mut blob = Hashed::new(blob);
-        let new = Store::new_layer_name(chain.as_str());
-        let at = |name: &str| format!("layers/{name}");
-        let below = self.top.hold();
-        self.tell(match &*below {
-            Some(below) => Step::Snapshot(at(below), at(&new)),
-            None => Step::Subvolume(at(&new)),
-        })?;
-        let building = self.store.claim_layer(self.layers, below.as_deref(), &new)?;
-        let is_first = below.is_none();
-        drop(below);
-        if is_first {
-            rustix::fs::mkdirat(building.fd(), "rootfs", Mode::from_raw_mode(0o755))
-                .map_err(|e| failed("create", "rootfs", e))?;
-        }
-        self.tell(Step::Layer(digest.to_string(), at(&new)))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
-            .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-        let diff = match apply(&mut blob, root, &mut self.budget) {
-            Ok((diff, dropped)) => {
-                self.dropped.extend(dropped);
-                diff
-            }
-            // Damaged bytes are the better reason for what they led to.
-            Err(error) => {
-                return Err(match blob.finish() {
-                    Ok(actual) if actual != *digest => self.mismatch(digest, &actual),
-                    _ => error,
-                });
-            }
+        let below = self.done.checked_sub(1).map(|below| self.chain[below].clone());
+        let Some(diff_id) = self.config.as_ref().and_then(|(_, config)| config.diff_ids.get(self.done)) else {
+            return Ok(());
         };
+        let order = Order { digest: digest.clone(), diff_id: diff_id.clone(), chain: chain.clone(), below };
+        let mut blob = Hashed::new(blob);
+        let taken = self.maker.as_ref().map_or(Ok(false), |maker| maker.take(order, &mut blob)).map_err(reading)?;
+        let stopped = if taken { None } else { self.made().err() };
+        if let Some(stopped) = stopped {
+            // Damaged bytes are the better reason for what they led to.
+            return Err(match blob.finish() {
+                Ok(actual) if stopped.chain == chain && actual != *digest => self.mismatch(digest, &actual),
+                _ => stopped.error,
+            });
+        }
         let actual = blob.finish().map_err(reading)?;
         if actual != *digest {
             return Err(self.mismatch(digest, &actual));
         }
-        let expected = self.config.as_ref().and_then(|(_, config)| config.diff_ids.get(self.done));
-        if expected != Some(&diff) {
-            return Err(Error::new(
-                "verify",
-                format_args!("layer {digest}"),
-                format!("its diff id is {diff}, not the configuration's"),
-            ));
-        }
-        let below = self.done.checked_sub(1).map_or("-", |below| self.chain[below].as_str());
-        let origin = Step::Write(at(&format!("{new}/{ORIGIN}")), format!("{digest}\t{below}\n").into());
-        // The snapshot brought that of the layer below.
-        for step in [Step::Forget(vec![at(&format!("{new}/{ORIGIN}"))]), origin] {
-            self.tell(step.clone())?;
-            self.store.apply(&step)?;
-        }
-        *self.top.hold() = Some(new.clone());
+        self.maker.iter().for_each(Maker::confirm);
         self.done += 1;
-        let made = Made { building, new, chain };
-        if self.namer.as_ref().is_some_and(|namer| namer.take(made)) { Ok(()) } else { self.named() }
+        Ok(())
     }
 
-    /// Every layer that is complete has its name.
-    fn named(&mut self) -> Result<()> {
-        self.namer.take().map_or(Ok(()), Namer::finish)
-    }
-
-    fn tell(&self, step: Step) -> Result<()> {
-        tell(&self.store.act(step), self.explain)
+    /// Every layer that was ordered is made and has its name.
+    fn made(&mut self) -> Result<BTreeSet<String>, Stopped> {
+        self.maker.take().map_or_else(|| Ok(BTreeSet::new()), Maker::finish)
     }
 
     /// The image: a writable snapshot of the top layer, with its texts.
     fn publish(mut self, source: Option<&str>, interrupt: &Interrupt) -> Result<(Id, Vec<String>)> {
+        let dropped = self.made().map_err(|stopped| stopped.error)?;
         let incomplete = |what: String| Error::new("read", "stdin", format!("the image is incomplete: {what}"));
         let (manifests, names) = self.index.take().ok_or_else(|| incomplete("no index.json".into()))?;
         if !self.layout {
@@ -518,12 +443,12 @@ impl Unpacker<'_, '_> {
         if listed.digest != digest {
             return Err(Error::new("read", "index.json", "it lists another manifest than the one that came"));
         }
-        let there = self.store.images_of(&digest)?;
+        let there = self.place.store.images_of(&digest)?;
         if self.config.is_none()
             && let Some(image) = there.first()
         {
             // `bocker-store have` said that it need not be fetched. What it is worth its digest says.
-            let bytes = self.store.bytes(*image, "config");
+            let bytes = self.place.store.bytes(*image, "config");
             if Digest::of(&bytes) == manifest.config.digest {
                 self.manifest = Some((digest.clone(), manifest.clone()));
                 self.configure(bytes)?;
@@ -536,19 +461,20 @@ impl Unpacker<'_, '_> {
             return Err(incomplete(format!("no layer {}", layer.digest)));
         }
         interrupt.check()?;
-        if !self.dropped.is_empty() {
-            let names: Vec<_> = self.dropped.iter().take(8).map(|name| printable(name)).collect();
-            let more = if self.dropped.len() > names.len() { ", …" } else { "" };
+        if !dropped.is_empty() {
+            let names: Vec<_> = dropped.iter().take(8).map(|name| printable(name)).collect();
+            let more = if dropped.len() > names.len() { ", …" } else { "" };
             let _ = writeln!(io::stderr(), "bocker-store: warning: attributes left out: {}{more}", names.join(", "));
         }
         let name = names.first().map(|name| complete(name).map_or_else(|| name.clone(), |name| name.familiar()));
         let source = source.map(str::to_owned).or(name).unwrap_or_else(|| digest.to_string());
         let source = printable(&source);
-        if let Some(image) = there.into_iter().find(|image| self.store.text(*image, "source") == source.as_bytes()) {
+        if let Some(image) =
+            there.into_iter().find(|image| self.place.store.text(*image, "source") == source.as_bytes())
+        {
             let _ = writeln!(io::stderr(), "bocker-store: {image} is {source} already");
             return Ok((image, names));
         }
-        self.named()?;
         let top = self.chain.last();
         let list: String = self.chain.iter().map(|chain| format!("{chain}\n")).collect();
         let plan = |new: &str| {
@@ -567,7 +493,7 @@ impl Unpacker<'_, '_> {
             steps
         };
         let whole = |_: &Step, _: &Building<'_>| interrupt.check().map(|()| false);
-        Ok((self.store.create(Kind::Image, (FIRST, LAST), self.explain, plan, whole)?, names))
+        Ok((self.place.store.create(Kind::Image, (FIRST, LAST), self.place.explain, plan, whole)?, names))
     }
 }
 
@@ -582,19 +508,4 @@ fn copy(from: &mut impl Read, to: &mut File) -> Result<()> {
             Err(e) => return Err(reading(e)),
         }
     }
-}
-
-/// Decompresses a layer and applies it. Returns its diff id and the attributes left out.
-fn apply(blob: &mut (impl Read + Send), root: OwnedFd, budget: &mut Budget) -> Result<(Digest, BTreeSet<String>)> {
-    let bad = |e| Error::new("unpack", "layer", e);
-    std::thread::scope(|scope| {
-        let tar = pipeline::inflate(scope, pipeline::pump(scope, blob)).map_err(bad)?;
-        let mut archive = tarball::Reader::new(Hashed::new(tar));
-        let dropped = Applier::new(root, budget).apply(&mut archive)?;
-        let mut rest = archive.into_inner();
-        if io::copy(&mut rest.by_ref().take(MAX_TAIL), &mut io::sink()).map_err(bad)? == MAX_TAIL {
-            return Err(Error::new("unpack", "layer", "16 MiB and more after the end of its archive"));
-        }
-        Ok((rest.finish().map_err(bad)?, dropped))
-    })
 }
