@@ -18,6 +18,7 @@ use crate::pipeline;
 use crate::signal::{Interrupt, Interruptible};
 use crate::store::{Building, Step, Store};
 use crate::unpack::MAX_TAIL;
+use crate::writeback::Writeback;
 use bocker_common::tarball::Reader;
 
 pub(crate) fn reading(error: io::Error) -> Error {
@@ -75,14 +76,17 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Sen
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
         .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-    std::thread::scope(|scope| apply(store, root, pipeline::archive(scope, input).map_err(reading)?))
+    std::thread::scope(|scope| {
+        let writeback = Writeback::start(scope);
+        apply(store, root, pipeline::archive(scope, input).map_err(reading)?, &writeback)
+    })
 }
 
 /// Applies the archive, and demands its end mark: what a broken pipe left is not the whole of it.
-fn apply(store: &Store, root: OwnedFd, input: impl BufRead) -> Result<()> {
+fn apply(store: &Store, root: OwnedFd, input: impl BufRead, writeback: &Writeback) -> Result<()> {
     let budget = store.budget()?;
     let mut archive = Reader::new(input);
-    let dropped = Applier::new(root, &budget).apply(&mut archive)?;
+    let dropped = Applier::new(root, &budget).writing_back(writeback).apply(&mut archive)?;
     ended(archive, &dropped)
 }
 

@@ -22,6 +22,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::room::Room;
+use crate::writeback::Writeback;
 use bocker_common::tarball::{Entry, Kind, Reader, Time, shown};
 
 use crate::cp::{Cover, Covers, key};
@@ -139,6 +140,8 @@ pub struct Applier<'a> {
     last: Option<(Vec<u8>, Parent)>,
     /// It is no layer, but a copy into a container with these mounts, which may run.
     covers: Option<Covers>,
+    /// Takes the files that are complete.
+    writeback: Option<&'a Writeback>,
     dropped: BTreeSet<String>,
 }
 
@@ -297,6 +300,7 @@ impl<'a> Applier<'a> {
             late: HashMap::new(),
             last: None,
             covers: None,
+            writeback: None,
             dropped: BTreeSet::new(),
         }
     }
@@ -313,6 +317,12 @@ impl<'a> Applier<'a> {
     /// takes the place of something else, or the other way round; directories that entries are put into get new times.
     pub(crate) fn into_a_container(mut self, covers: Covers) -> Self {
         self.covers = Some(covers);
+        self
+    }
+
+    /// Files go to the disk as soon as they are complete.
+    pub(crate) fn writing_back(mut self, to: &'a Writeback) -> Self {
+        self.writeback = Some(to);
         self
     }
 
@@ -389,6 +399,9 @@ impl<'a> Applier<'a> {
                     self.describe_by_fd(entry, &file)?;
                 }
                 rustix::fs::futimens(&file, &times(entry.mtime)).map_err(&fail)?;
+                if let Some(writeback) = self.writeback {
+                    writeback.take(file, entry.stored);
+                }
             }
             Kind::HardLink => self.hard_link(entry, &parent, leaf)?,
             Kind::Symlink => {

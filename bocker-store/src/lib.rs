@@ -46,5 +46,6 @@ mod verbs;
 pub mod volumes;
 mod when;
 mod whole;
+mod writeback;
 
 pub use cli::main;

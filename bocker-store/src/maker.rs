@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use bocker_common::say::{Explain, tell};
@@ -17,6 +16,7 @@ use crate::oci::Digest;
 use crate::pipeline::{self, Feed, Pieces};
 use crate::store::{LayerStore, ORIGIN, Step, Store};
 use crate::unpack::MAX_TAIL;
+use crate::writeback::Writeback;
 
 /// A layer to be made of the archive that comes after this.
 #[derive(Debug)]
@@ -62,7 +62,8 @@ impl<'scope> Maker<'scope> {
         let (to, blobs) = pipeline::feed();
         let archives = pipeline::inflate(scope, blobs);
         let namer = Namer::start(scope, (place.store, place.layers), place.top, place.explain);
-        Self { to, thread: scope.spawn(move || make_all(place, namer, archives)) }
+        let writeback = Writeback::start(scope);
+        Self { to, thread: scope.spawn(move || make_all(place, namer, archives, &writeback)) }
     }
 
     /// Takes an order, with the blob, once there is room for it. False: it has stopped, and [`Maker::finish`] says why.
@@ -90,12 +91,17 @@ impl<'scope> Maker<'scope> {
 
 type Archives = Pieces<Order, Digest>;
 
-fn make_all<'a>(place: Place<'a>, namer: Namer<'_, 'a>, mut archives: Archives) -> Result<BTreeSet<String>, Stopped> {
+fn make_all<'a>(
+    place: Place<'a>,
+    namer: Namer<'_, 'a>,
+    mut archives: Archives,
+    writeback: &Writeback,
+) -> Result<BTreeSet<String>, Stopped> {
     let mut dropped = BTreeSet::new();
     let mut last = None;
     while let Some(order) = archives.next() {
         let chain = order.chain.clone();
-        match place.make(order, &mut archives) {
+        match place.make(order, &mut archives, writeback) {
             Ok((made, attributes)) => {
                 dropped.extend(attributes);
                 last = Some(chain);
@@ -118,7 +124,12 @@ fn make_all<'a>(place: Place<'a>, namer: Namer<'_, 'a>, mut archives: Archives) 
 
 impl<'a> Place<'a> {
     /// Makes the layer's subvolume. Returns it with the names of the attributes left out.
-    fn make(&self, order: Order, archive: &mut Archives) -> Result<(Made<'a>, BTreeSet<String>)> {
+    fn make(
+        &self,
+        order: Order,
+        archive: &mut Archives,
+        writeback: &Writeback,
+    ) -> Result<(Made<'a>, BTreeSet<String>)> {
         let Order { digest, diff_id, chain, below } = order;
         let new = Store::new_layer_name(chain.as_str());
         let at = |name: &str| format!("layers/{name}");
@@ -142,7 +153,7 @@ impl<'a> Place<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
             .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-        let (diff, dropped) = apply(archive, root, self.budget)?;
+        let (diff, dropped) = apply(archive, Applier::new(root, self.budget).writing_back(writeback))?;
         if diff != diff_id {
             return Err(Error::new(
                 "verify",
@@ -167,9 +178,9 @@ impl<'a> Place<'a> {
 }
 
 /// Applies a layer's archive. Returns its diff id and the attributes left out.
-fn apply(archive: &mut Archives, root: OwnedFd, budget: &Budget) -> Result<(Digest, BTreeSet<String>)> {
+fn apply(archive: &mut Archives, applier: Applier<'_>) -> Result<(Digest, BTreeSet<String>)> {
     let bad = |e| Error::new("unpack", "layer", e);
-    let dropped = Applier::new(root, budget).apply(&mut tarball::Reader::new(&mut *archive))?;
+    let dropped = applier.apply(&mut tarball::Reader::new(&mut *archive))?;
     let diff = archive.finish(MAX_TAIL).map_err(bad)?;
     let diff = diff.ok_or_else(|| Error::new("unpack", "layer", "16 MiB and more after the end of its archive"))?;
     Ok((diff, dropped))

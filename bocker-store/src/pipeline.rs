@@ -16,8 +16,8 @@ use crate::oci::Digest;
 const PIECE: usize = 256 << 10;
 /// Pieces that may lie before whoever inflates: 4 MiB.
 const PACKED: usize = 16;
-/// Pieces that may lie before whoever applies them: 48 MiB. Between two layers the kernel writes for a tenth of a second.
-const PLAIN: usize = 192;
+/// Pieces that may lie before whoever applies them: 32 MiB, for between two layers that one waits for the disk.
+const PLAIN: usize = 128;
 
 /// What is sent: streams, one after the other, each of them called `H`, and told at its end what `E` says.
 #[derive(Debug)]
@@ -197,8 +197,8 @@ pub(crate) fn inflate<'scope, H: Send + 'scope>(
             }
             let mut archive = || {
                 let mut archive = Hashed::new(packed::open(&mut blobs)?.reader());
-                let whole = feed.all(&mut archive)?;
-                if whole { archive.finish().map(Some) } else { Ok(None) }
+                // Where nobody wants more, the rest is not read for its digest.
+                if feed.all(&mut archive)? { archive.finish().map(Some) } else { Ok(None) }
             };
             match archive() {
                 Ok(Some(digest)) => feed.end(digest),

@@ -268,7 +268,16 @@ fn destroy(dir: impl AsFd, args: &VolArgs) -> Result<()> {
 /// btrfs keeps a file of up to [`INLINE`] bytes in its metadata, so afterwards the data is in the transaction that is open:
 /// no later change, a new name say, reaches the disk before it.
 pub(crate) fn write_out(file: impl AsFd) -> Result<()> {
-    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_file_range(file, libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+/// The same, but nobody waits.
+pub(crate) fn begin_to_write_out(file: impl AsFd) -> Result<()> {
+    sync_file_range(file, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// The whole file.
+fn sync_file_range(file: impl AsFd, flags: libc::c_uint) -> Result<()> {
     // SAFETY: the descriptor is open, and the call takes numbers only.
     Errno::result(unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, flags) }).map(drop)
 }
