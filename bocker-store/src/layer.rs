@@ -59,7 +59,7 @@ fn room_for(entry: &Entry) -> u64 {
     entry.sparse.as_ref().map_or(entry.stored, |map| map.iter().map(blocks).fold(0, u64::saturating_add))
 }
 
-/// Room that may still be filled, by one or by several at once.
+/// Room that may still be filled: by an [`Applier`], and by somebody aside.
 #[derive(Debug)]
 pub struct Budget {
     left: Mutex<Left>,
@@ -70,6 +70,8 @@ pub struct Budget {
 #[derive(Debug)]
 struct Left {
     bytes: u64,
+    /// What each of the two took last: it may not be used yet.
+    last: [u64; 2],
     /// What was deleted counts by now. Once, for that was before: a layer that replaces its own entries for ever is a bomb, too.
     freed: bool,
 }
@@ -77,7 +79,7 @@ struct Left {
 impl Budget {
     /// So many bytes.
     pub fn new(bytes: u64) -> Self {
-        Self { left: Mutex::new(Left { bytes, freed: false }), room: None }
+        Self { left: Mutex::new(Left { bytes, last: [0; 2], freed: false }), room: None }
     }
 
     /// All that there is.
@@ -86,19 +88,29 @@ impl Budget {
         Ok(Self { room: Some(room), ..Self::new(bytes) })
     }
 
-    /// Takes room before it is used, so that a bomb is stopped by its announcement.
+    /// Takes room before it is used, so that a bomb is stopped by its announcement. What was taken before is used by now.
     pub(crate) fn spend(&self, bytes: u64) -> Result<()> {
+        self.take(0, bytes)
+    }
+
+    /// The same for what another does meanwhile.
+    pub(crate) fn spend_aside(&self, bytes: u64) -> Result<()> {
+        self.take(1, bytes)
+    }
+
+    fn take(&self, who: usize, bytes: u64) -> Result<()> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         if left.bytes < bytes && !left.freed {
             left.freed = true;
             let freed = self.room.as_ref().and_then(Room::freed);
-            left.bytes = left.bytes.max(freed.unwrap_or(0));
+            left.bytes = left.bytes.max(freed.unwrap_or(0).saturating_sub(left.last[1 - who]));
         }
         let rest = left.bytes.checked_sub(bytes);
         left.bytes = rest.ok_or_else(|| match &self.room {
             Some(room) => room.refusal(bytes),
             None => Error::plain(format!("no room: {bytes} bytes more are too many")),
         })?;
+        left.last[who] = bytes;
         Ok(())
     }
 }

@@ -79,6 +79,11 @@ impl<'scope> Maker<'scope> {
         self.to.end(());
     }
 
+    /// It takes no more, and [`Maker::finish`] says why.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// All that was ordered is made and has its name. Returns the names of the attributes left out.
     ///
     /// # Errors
@@ -111,8 +116,10 @@ fn make_all<'a>(
             }
             Err(error) => {
                 // What is complete gets its name, for the next try. Where that fails, too, it led to this.
-                let error = namer.finish().err().unwrap_or(error);
-                return Err(Stopped { chain, error });
+                return Err(match (namer.finish(), last) {
+                    (Err(error), Some(chain)) => Stopped { chain, error },
+                    _ => Stopped { chain, error },
+                });
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Names for layers: each gets its own as soon as the disk has it, on a thread of its own while the next one comes. So
-//! whoever is killed within a layer loses none of those before it.
+//! whoever is killed loses none of those that were made before.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn who_does_not_say_that_it_was_all_is_an_error() {
-        for blob in [gzip(b"whole"), b"whole".to_vec()] {
+        for blob in [gzip(b"whole"), zstd::encode_all(&b"whole"[..], 1).unwrap(), b"whole".to_vec()] {
             for end in [false, true] {
                 let read = std::thread::scope(|scope| {
                     let (feed, blobs) = feed();

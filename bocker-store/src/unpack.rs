@@ -178,13 +178,18 @@ impl Unpacker<'_, '_> {
         source: Option<&str>,
         interrupt: &Interrupt,
     ) -> Result<(Id, Vec<String>)> {
-        match self.receive(input, several) {
-            Ok(()) => self.publish(source, interrupt),
-            Err(error) => {
-                // What is complete gets its name, for the next try.
-                drop(self.made());
-                Err(error)
+        let done = self.receive(input, several).and_then(|()| self.configure_from_an_image());
+        // What is complete gets its name, for the next try, too.
+        match (done, self.made()) {
+            (Ok(()), Ok(dropped)) => self.publish(&dropped, source, interrupt),
+            (Ok(()), Err(stopped)) => Err(stopped.error),
+            // It led to ours, unless it is the layer whose blob we did not come to the end of.
+            (Err(error), Err(stopped))
+                if !error.is_explained_elsewhere() && self.chain.get(self.done) != Some(&stopped.chain) =>
+            {
+                Err(stopped.error)
             }
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -281,8 +286,11 @@ impl Unpacker<'_, '_> {
     }
 
     fn blob(&mut self, digest: Digest, size: u64, data: &mut (impl Read + Send)) -> Result<()> {
+        if self.maker.as_ref().is_some_and(Maker::has_stopped) {
+            return Err(self.stopped().error);
+        }
         if self.next_layer().is_some_and(|layer| layer.digest == digest) && !self.again(&digest) {
-            self.layer(&digest, size, data)?;
+            self.layer(&digest, size, data, "stdin")?;
             return self.advance();
         }
         let layer =
@@ -300,12 +308,13 @@ impl Unpacker<'_, '_> {
             let actual = data.finish().map_err(reading)?;
             return if actual == digest { Ok(()) } else { Err(self.mismatch(&digest, &actual)) };
         }
-        self.place.budget.spend(size)?;
+        self.place.budget.spend_aside(size)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self.place.store.dir(), ".", flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| failed("create", "a temporary file", e))?;
         let mut file = File::from(file);
         copy(&mut data, &mut file)?;
+        self.place.budget.spend_aside(0)?;
         let actual = data.finish().map_err(reading)?;
         if actual != digest {
             return Err(self.mismatch(&digest, &actual));
@@ -323,7 +332,7 @@ impl Unpacker<'_, '_> {
         Ok((bytes.len() as u64 <= MAX_JSON).then_some(bytes))
     }
 
-    /// Looks whether what waits is the manifest or the configuration, then applies the layers that can be.
+    /// Looks whether what waits is the manifest or the configuration, then orders the layers that can be made.
     fn consider_waiting(&mut self) -> Result<()> {
         if self.manifest.is_none() {
             let mut known: Vec<_> = self.waiting.keys().cloned().collect();
@@ -369,7 +378,7 @@ impl Unpacker<'_, '_> {
         Ok(())
     }
 
-    /// Applies the layers that wait, as far as their order allows.
+    /// Orders the layers whose blobs wait, as far as their order allows.
     fn advance(&mut self) -> Result<()> {
         while let Some(digest) = self.next_layer().map(|layer| layer.digest.clone()) {
             // The store has the layer: its blob is not needed, whether it comes or not.
@@ -380,7 +389,7 @@ impl Unpacker<'_, '_> {
             let Some(mut file) = self.waiting.remove(&digest) else { break };
             let again = self.again(&digest);
             let size = file.rewind().and_then(|()| file.metadata()).map_err(|e| Error::new("read", &digest, e))?.len();
-            self.layer(&digest, size, &file)?;
+            self.layer(&digest, size, &file, "a temporary file")?;
             if again {
                 self.waiting.insert(digest, file);
             }
@@ -389,7 +398,7 @@ impl Unpacker<'_, '_> {
     }
 
     /// Orders the next layer and feeds it with the blob.
-    fn layer(&mut self, digest: &Digest, size: u64, blob: impl Read) -> Result<()> {
+    fn layer(&mut self, digest: &Digest, size: u64, blob: impl Read, from: &str) -> Result<()> {
         let Some(descriptor) = self.next_layer() else { return Ok(()) };
         if descriptor.size != size {
             return Err(Error::new("verify", format_args!("blob {digest}"), "its size is not the manifest's"));
@@ -401,12 +410,13 @@ impl Unpacker<'_, '_> {
         };
         let order = Order { digest: digest.clone(), diff_id: diff_id.clone(), chain: chain.clone(), below };
         let mut blob = Hashed::new(blob);
+        let reading = |e| Error::new("read", from, e);
         let taken = self.maker.as_ref().map_or(Ok(false), |maker| maker.take(order, &mut blob)).map_err(reading)?;
-        let stopped = if taken { None } else { self.made().err() };
-        if let Some(stopped) = stopped {
+        if !taken {
+            let stopped = self.stopped();
             // Damaged bytes are the better reason for what they led to.
-            return Err(match blob.finish() {
-                Ok(actual) if stopped.chain == chain && actual != *digest => self.mismatch(digest, &actual),
+            return Err(match (stopped.chain == chain).then(|| blob.finish()) {
+                Some(Ok(actual)) if actual != *digest => self.mismatch(digest, &actual),
                 _ => stopped.error,
             });
         }
@@ -419,14 +429,41 @@ impl Unpacker<'_, '_> {
         Ok(())
     }
 
+    /// A configuration that did not come: an image that is there has it, so `bocker-store have` said that it need not. What it is
+    /// worth its digest says.
+    fn configure_from_an_image(&mut self) -> Result<()> {
+        let Some((digest, manifest)) = self.manifest.as_ref().filter(|_| self.config.is_none()) else { return Ok(()) };
+        if let Some(image) = self.place.store.images_of(digest)?.first() {
+            let bytes = self.place.store.bytes(*image, "config");
+            if Digest::of(&bytes) == manifest.config.digest {
+                self.configure(bytes)?;
+                self.advance()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why no more layers are made.
+    fn stopped(&mut self) -> Stopped {
+        let nobody = |_| Stopped {
+            chain: Digest::of(b""),
+            error: Error::new("make", "layers", "the thread that makes them has ended"),
+        };
+        self.made().map_or_else(|stopped| stopped, nobody)
+    }
+
     /// Every layer that was ordered is made and has its name.
     fn made(&mut self) -> Result<BTreeSet<String>, Stopped> {
         self.maker.take().map_or_else(|| Ok(BTreeSet::new()), Maker::finish)
     }
 
     /// The image: a writable snapshot of the top layer, with its texts.
-    fn publish(mut self, source: Option<&str>, interrupt: &Interrupt) -> Result<(Id, Vec<String>)> {
-        let dropped = self.made().map_err(|stopped| stopped.error)?;
+    fn publish(
+        mut self,
+        dropped: &BTreeSet<String>,
+        source: Option<&str>,
+        interrupt: &Interrupt,
+    ) -> Result<(Id, Vec<String>)> {
         let incomplete = |what: String| Error::new("read", "stdin", format!("the image is incomplete: {what}"));
         let (manifests, names) = self.index.take().ok_or_else(|| incomplete("no index.json".into()))?;
         if !self.layout {
@@ -444,17 +481,6 @@ impl Unpacker<'_, '_> {
             return Err(Error::new("read", "index.json", "it lists another manifest than the one that came"));
         }
         let there = self.place.store.images_of(&digest)?;
-        if self.config.is_none()
-            && let Some(image) = there.first()
-        {
-            // `bocker-store have` said that it need not be fetched. What it is worth its digest says.
-            let bytes = self.place.store.bytes(*image, "config");
-            if Digest::of(&bytes) == manifest.config.digest {
-                self.manifest = Some((digest.clone(), manifest.clone()));
-                self.configure(bytes)?;
-                self.advance()?;
-            }
-        }
         let (config, _) =
             self.config.take().ok_or_else(|| incomplete(format!("no configuration {}", manifest.config.digest)))?;
         if let Some(layer) = manifest.layers.get(self.done) {

@@ -740,6 +740,40 @@ test_unpack_keeps_hostile_layers_inside() {
   [ "$count" -gt 60 ] || fail "only $count attacks"
 }
 
+# Somebody removed a layer of an image that is there: `have` asks for that layer alone, its configuration does not come.
+test_a_layer_that_is_gone_is_made_again() {
+  store
+  printf 'dir d\nfile d/f base\n' > base
+  printf 'file g one\n' > one
+  printf 'file h two\n' > two
+  python3 "$repo/tests/mklayer.py" layout whole.tar base one two
+  local img layer n blob at
+  img=$(bocker-store unpack --source a < whole.tar)
+  # The layout as it comes from bocker-pull fetch: marker, manifest, configuration, layers, index.json.
+  mapfile -t at < <(tar tf whole.tar | grep -v '/$')
+  for n in 1 2 3; do
+    layer=$(sed -n "${n}p" "$BOCKER_ROOT/$img/layers")
+    blob=$(cut -f 1 "$BOCKER_ROOT/layers/$layer/origin")
+    btrfs -q subvolume delete "$BOCKER_ROOT/layers/$layer"
+    mkdir x && tar xf whole.tar -C x
+    tar cf part.tar -C x "${at[0]}" "${at[1]}" "blobs/sha256/${blob#sha256:}" index.json
+    rm -r x
+    # As the image that it is, and as another.
+    if [ "$n" = 2 ]; then
+      is "$(bocker-store unpack --source b < part.tar | sed 's/^img_.*/img/')" img
+    else
+      is "$(bocker-store unpack --source a < part.tar)" "$img"
+    fi
+    is "$(bocker-store fsck)" ""
+    is "$(cat "$BOCKER_ROOT/layers/$layer/rootfs/d/f")" base
+  done
+  is "$(layers)" 3
+  # Without the blob it is incomplete.
+  btrfs -q subvolume delete "$BOCKER_ROOT/layers/$layer"
+  mkdir x && tar xf whole.tar -C x && tar cf part.tar -C x "${at[0]}" "${at[1]}" index.json
+  fails 1 'incomplete: no layer sha256:' sh -c 'bocker-store unpack --source c < part.tar'
+}
+
 test_layers_are_shared_and_go_with_their_last_image() {
   store
   printf 'dir d\nfile d/f base\n' > base
