@@ -2,9 +2,9 @@
 //!
 //! What `bocker-pull fetch` writes has manifest, configuration and layers in the order in which they are needed, so
 //! layers are applied as they arrive. A blob that comes early (as skopeo orders its archives) waits in an unnamed file.
-//! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). A layer gets its
-//! name when that was right and its data is on the disk, which another thread sees to while the next layer comes
-//! ([`crate::namer`]). The image gets its name when the stream was whole, too.
+//! Every blob's size and digest is checked, and each layer's digest after decompression (its diff id). Other threads make
+//! the layers while the stream is read on ([`crate::maker`]). A layer gets its name when both were right and its data is
+//! on the disk ([`crate::namer`]); the image gets its own when the stream was whole, too.
 //!
 //! A layer remembers the blob that it came from and the layer below: so `bocker-store have` knows, before anything is
 //! fetched, which blobs nobody needs.
@@ -125,7 +125,8 @@ fn stdin(interrupt: &Interrupt) -> Result<BufReader<Interruptible<'_>>> {
             .hint("bocker-pull manifest NAME | bocker-pull fetch | bocker-store unpack"));
     }
     let stdin = stdin.as_fd().try_clone_to_owned().map_err(reading)?;
-    Ok(BufReader::with_capacity(256 << 10, Interruptible::new(stdin, interrupt)))
+    // For headers. What is read in larger pieces passes it by.
+    Ok(BufReader::with_capacity(16 << 10, Interruptible::new(stdin, interrupt)))
 }
 
 /// The image of the next layout, and the names that it has there. Only where there may be `several` something follows.
