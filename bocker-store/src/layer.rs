@@ -13,7 +13,7 @@ use std::io::{BufRead, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bocker_common::{Error, Result};
 use rustix::fs::{
@@ -21,7 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::room::Room;
+use crate::room::{LITTLE, Room};
 use crate::writeback::Writeback;
 use bocker_common::tarball::{Entry, Kind, Reader, Time, shown};
 
@@ -98,8 +98,17 @@ impl Budget {
         self.take(1, bytes)
     }
 
+    /// Whether more than a little is left.
+    fn is_ample(&self) -> bool {
+        self.left().bytes >= LITTLE
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, who: usize, bytes: u64) -> Result<()> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left();
         if left.bytes < bytes && !left.freed {
             left.freed = true;
             let freed = self.room.as_ref().and_then(Room::freed);
@@ -332,7 +341,7 @@ impl<'a> Applier<'a> {
         self
     }
 
-    /// Files go to the disk as soon as they are complete.
+    /// Files go to the disk as soon as they are complete, unless room is short.
     pub(crate) fn writing_back(mut self, to: &'a Writeback) -> Self {
         self.writeback = Some(to);
         self
@@ -411,7 +420,8 @@ impl<'a> Applier<'a> {
                     self.describe_by_fd(entry, &file)?;
                 }
                 rustix::fs::futimens(&file, &times(entry.mtime)).map_err(&fail)?;
-                if let Some(writeback) = self.writeback {
+                // Where room is short, what fails has to be free again at once: what the disk does not have yet is.
+                if let Some(writeback) = self.writeback.filter(|_| self.budget.is_ample()) {
                     writeback.take(file, entry.stored);
                 }
             }

@@ -17,7 +17,7 @@ const RESERVE: u64 = 32 << 20;
 /// How long somebody waits, at most, for what was deleted.
 const FREEING: Duration = Duration::from_secs(3);
 /// Less than this is little, in a store of any size; in a small one an eighth of it.
-const LITTLE: u64 = 1 << 30;
+pub(crate) const LITTLE: u64 = 1 << 30;
 /// Pieces of free room that are given back to the disk below, at least, in bytes: each costs a call.
 const PIECE: u64 = 64 << 10;
 /// Bytes that are taken to see whether there is room, at most.
