@@ -10,7 +10,6 @@ use bocker_common::diag::printable;
 use bocker_common::id::{FIRST, LAST};
 use bocker_common::say::Explain;
 use bocker_common::{Error, Id, Kind, Result};
-use rustix::fs::{Mode, OFlags};
 
 use crate::layer::Applier;
 use crate::oci::plain_config;
@@ -73,9 +72,7 @@ fn extract(store: &Store, building: &Building<'_>, mut input: impl BufRead + Sen
     if input.fill_buf().map_err(reading)?.is_empty() {
         return Err(Error::new("read", "stdin", "it is empty").hint("bocker-store export writes what import reads"));
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
-        .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
+    let root = building.rootfs()?;
     std::thread::scope(|scope| {
         let writeback = Writeback::start(scope);
         apply(store, root, pipeline::archive(scope, input).map_err(reading)?, &writeback)

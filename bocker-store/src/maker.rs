@@ -8,7 +8,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use bocker_common::say::{Explain, tell};
 use bocker_common::tarball;
 use bocker_common::{Error, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 use crate::layer::{Applier, Budget, failed};
 use crate::namer::{Made, Namer, Top};
@@ -103,7 +103,7 @@ fn make_all<'a>(
     writeback: &Writeback,
 ) -> Result<BTreeSet<String>, Stopped> {
     let mut dropped = BTreeSet::new();
-    let mut last = None;
+    let (mut last, mut stopped) = (None, None);
     while let Some(order) = archives.next() {
         let chain = order.chain.clone();
         match place.make(order, &mut archives, writeback) {
@@ -115,18 +115,16 @@ fn make_all<'a>(
                 }
             }
             Err(error) => {
-                // What is complete gets its name, for the next try. Where that fails, too, it led to this.
-                return Err(match (namer.finish(), last) {
-                    (Err(error), Some(chain)) => Stopped { chain, error },
-                    _ => Stopped { chain, error },
-                });
+                stopped = Some(Stopped { chain, error });
+                break;
             }
         }
     }
-    match (namer.finish(), last) {
-        (Err(error), Some(chain)) => Err(Stopped { chain, error }),
-        _ => Ok(dropped),
+    // What is complete gets its name, for the next try. Where that fails it led to what came after.
+    if let (Err(error), Some(chain)) = (namer.finish(), last) {
+        stopped = Some(Stopped { chain, error });
     }
+    stopped.map_or(Ok(dropped), Err)
 }
 
 impl<'a> Place<'a> {
@@ -157,10 +155,8 @@ impl<'a> Place<'a> {
                 .map_err(|e| failed("create", "rootfs", e))?;
         }
         self.tell(Step::Layer(digest.to_string(), at(&new)))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(building.fd(), "rootfs", flags, Mode::empty())
-            .map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-        let (diff, dropped) = apply(archive, Applier::new(root, self.budget).writing_back(writeback))?;
+        let applier = Applier::new(building.rootfs()?, self.budget).writing_back(writeback);
+        let (diff, dropped) = apply(archive, applier)?;
         if diff != diff_id {
             return Err(Error::new(
                 "verify",

@@ -97,6 +97,11 @@ impl<H, E> Feed<H, E> {
     pub(crate) fn end(&self, end: E) {
         let _ = self.to.send(Item::End(end));
     }
+
+    /// It cannot be read on.
+    fn fail(&self, error: io::Error) {
+        let _ = self.to.send(Item::Failed(error));
+    }
 }
 
 impl<H, E> Pieces<H, E> {
@@ -203,10 +208,7 @@ pub(crate) fn inflate<'scope, H: Send + 'scope>(
             match archive() {
                 Ok(Some(digest)) => feed.end(digest),
                 Ok(None) => return,
-                Err(error) => {
-                    let _ = feed.to.send(Item::Failed(error));
-                    return;
-                }
+                Err(error) => return feed.fail(error),
             }
         }
     });
@@ -230,7 +232,7 @@ pub(crate) fn archive<'scope>(
     pieces.next();
     scope.spawn(move || match feed.all(&mut packed) {
         Ok(_) => feed.end(()),
-        Err(error) => drop(feed.to.send(Item::Failed(error))),
+        Err(error) => feed.fail(error),
     });
     Ok(Box::new(pieces))
 }

@@ -297,6 +297,15 @@ impl<'a> Building<'a> {
         &self.lock
     }
 
+    /// The directory in it that containers see.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn rootfs(&self) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.lock, "rootfs", DIRECTORY, Mode::empty())
+            .map_err(|e| Error::new("open", "rootfs", to_nix(e)))
+    }
+
     /// It has its final name now.
     pub fn keep(mut self) {
         self.kept = true;

@@ -132,7 +132,7 @@ fn stdin(interrupt: &Interrupt) -> Result<BufReader<Interruptible<'_>>> {
 /// The image of the next layout, and the names that it has there. Only where there may be `several` something follows.
 fn one(
     store: &Store,
-    input: &mut (impl BufRead + Send),
+    input: &mut impl BufRead,
     several: bool,
     source: Option<&str>,
     explain: Explain,
@@ -174,7 +174,7 @@ impl Unpacker<'_, '_> {
 
     fn run(
         mut self,
-        input: &mut (impl BufRead + Send),
+        input: &mut impl BufRead,
         several: bool,
         source: Option<&str>,
         interrupt: &Interrupt,
@@ -195,7 +195,7 @@ impl Unpacker<'_, '_> {
     }
 
     /// Reads the stream to its end.
-    fn receive(&mut self, input: &mut (impl BufRead + Send), several: bool) -> Result<()> {
+    fn receive(&mut self, input: &mut impl BufRead, several: bool) -> Result<()> {
         let mut stream = tarball::Reader::new(&mut *input);
         let mut count = 0;
         while let Some(entry) = stream.next_entry().map_err(reading)? {
@@ -232,7 +232,7 @@ impl Unpacker<'_, '_> {
         }
     }
 
-    fn entry(&mut self, entry: &tarball::Entry, data: &mut (impl Read + Send)) -> Result<()> {
+    fn entry(&mut self, entry: &tarball::Entry, data: &mut impl Read) -> Result<()> {
         let wrong = |why: &str| Error::new("read", "stdin", format!("'{}' {why}", shown(&entry.path)));
         let path = String::from_utf8_lossy(&entry.path).into_owned();
         let path = path.trim_start_matches("./").trim_end_matches('/');
@@ -274,7 +274,7 @@ impl Unpacker<'_, '_> {
         }
     }
 
-    /// The next layer to apply, once manifest and configuration are known.
+    /// The next layer to order, once manifest and configuration are known.
     fn next_layer(&self) -> Option<&Descriptor> {
         self.config.as_ref()?;
         self.manifest.as_ref()?.1.layers.get(self.done)
@@ -286,7 +286,7 @@ impl Unpacker<'_, '_> {
         manifest.layers.iter().skip(self.done + 1).any(|layer| layer.digest == *digest)
     }
 
-    fn blob(&mut self, digest: Digest, size: u64, data: &mut (impl Read + Send)) -> Result<()> {
+    fn blob(&mut self, digest: Digest, size: u64, data: &mut impl Read) -> Result<()> {
         if self.maker.as_ref().is_some_and(Maker::has_stopped) {
             return Err(self.stopped().error);
         }
@@ -425,7 +425,9 @@ impl Unpacker<'_, '_> {
         if actual != *digest {
             return Err(self.mismatch(digest, &actual));
         }
-        self.maker.iter().for_each(Maker::confirm);
+        if let Some(maker) = &self.maker {
+            maker.confirm();
+        }
         self.done += 1;
         Ok(())
     }
@@ -446,11 +448,10 @@ impl Unpacker<'_, '_> {
 
     /// Why no more layers are made.
     fn stopped(&mut self) -> Stopped {
-        let nobody = |_| Stopped {
+        self.made().err().unwrap_or_else(|| Stopped {
             chain: Digest::of(b""),
             error: Error::new("make", "layers", "the thread that makes them has ended"),
-        };
-        self.made().map_or_else(|stopped| stopped, nobody)
+        })
     }
 
     /// Every layer that was ordered is made and has its name.

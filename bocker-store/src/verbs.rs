@@ -65,10 +65,7 @@ pub(crate) fn import(
         if !matches!(step, Step::Copy(..)) {
             return Ok(false);
         }
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let to = rustix::fs::openat(building.fd(), "rootfs", flags, rustix::fs::Mode::empty());
-        let to = to.map_err(|e| Error::new("open", "rootfs", io::Error::from(e)))?;
-        copier::copy(&from, to.as_fd(), &store, &interrupt).map(|_| true)
+        copier::copy(&from, building.rootfs()?.as_fd(), &store, &interrupt).map(|_| true)
     })?;
     names::name_by_source(&store, id, source, explain)?;
     print_id(id, explain)
