@@ -127,12 +127,14 @@ test_logs_followed_until_the_end() {
   eventually 5 has out "$(printf 'one\ntwo\nthree\nfour\nfive\nsix')"
   # It sleeps meanwhile: no polling.
   local before after
+  eventually 5 grep -q '^State:.S' "/proc/$job/status"
   before=$(grep ctxt "/proc/$job/status"); sleep 0.5; after=$(grep ctxt "/proc/$job/status")
   is "$after" "$before" "switches while nothing came"
   kill -0 "$job" || fail "ended before the container"
   # What is said last is printed before it ends.
-  touch stop; record 8 stdout F last >> "$dir/log"; wait "$runner"
-  wait "$job"
+  kill -STOP "$job"
+  record 8 stdout F last >> "$dir/log"; stops
+  kill -CONT "$job"; wait "$job"
   is "$(tail -n 1 out)" last
 }
 
