@@ -289,12 +289,15 @@ pub(crate) fn processes(dir: &Path) -> Vec<Pid> {
     text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw).collect()
 }
 
-/// SIGKILL until nobody is left, for a second; who is left then is in the error of the removal.
+/// How long what is killed may take to end, and what has ended to be reaped.
+const DYING: Duration = Duration::from_secs(5);
+
+/// SIGKILL until nobody is left; who is left after [`DYING`] is in the error of the removal.
 ///
 /// The first of a container is process 1 of its PID namespace, and with it the kernel kills all others there.
 fn kill(place: &Place) {
     let at_once = place.v2 && std::fs::write(place.dir.join(KILL), "1").is_ok();
-    let until = Instant::now() + Duration::from_secs(1);
+    let until = Instant::now() + DYING;
     loop {
         let inside = processes(&place.dir);
         if inside.is_empty() || Instant::now() > until {
@@ -308,16 +311,22 @@ fn kill(place: &Place) {
     }
 }
 
-/// `rmdir(2)`; the kernel says EBUSY until the last process has been reaped, so for a second we ask again.
+/// `rmdir(2)`; the kernel says EBUSY until the last process has been reaped, so we ask again: for half a second, and where none
+/// lives any more for [`DYING`].
 ///
 /// cgroups-rs waits 10 ms before it tries a second time, and at the end has forgotten the reason.
 fn remove(dir: &Path) -> Result<()> {
+    let began = Instant::now();
+    let may_wait = || {
+        let patience = if processes(dir).is_empty() { DYING } else { Duration::from_millis(500) };
+        began.elapsed() < patience
+    };
     let mut pause = Duration::from_micros(250);
     loop {
         match std::fs::remove_dir(dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && pause < Duration::from_millis(512) => {
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && may_wait() => {
                 std::thread::sleep(pause);
-                pause *= 2;
+                pause = (pause * 2).min(Duration::from_millis(64));
             }
             Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
                 let inside: Vec<String> = processes(dir).iter().take(8).map(ToString::to_string).collect();

@@ -376,7 +376,7 @@ impl say::Act for Act {
             ),
             Self::Status { file } => Said::new(
                 format!(
-                    "( umask 077; : >> {0} )\nexec 9<>{0}\nflock -n 9 || {{ echo 'container is already running' >&2; exit 125; }}\n: > {0}",
+                    "( umask 077; : >> {0} )\nexec 9<>{0}\nflock -w 0.1 9 || {{ echo 'container is already running' >&2; exit 125; }}\n: > {0}",
                     quote(file)
                 ),
                 "who holds this lock is the running container; the kernel drops it with the last holder",

@@ -380,13 +380,14 @@ pub fn run(status_file: &Path, options: &AttachOptions) -> Result<u8> {
     if status::running(status_file)?.is_none() {
         return Err(Error::plain(format!("Container '{name}' exists but is not running")));
     }
+    // From here on they are the container's.
+    let signals = supervise::take_signals()?;
     let socket = connect(&directory(status_file)?).map_err(|e| match e {
         Errno::ENOENT | Errno::ECONNREFUSED => {
             Error::plain(format!("attach {name}: it is in the foreground of another process"))
         }
         e => Error::new("attach", &name, e),
     })?;
-    let signals = supervise::take_signals()?;
     let watch = Watch { keys: options.detach_keys.clone().unwrap_or_default().0, held: Vec::new() };
     let mut client = Attached {
         socket,

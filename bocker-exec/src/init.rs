@@ -87,18 +87,18 @@ fn stay(command: Pid, hear: &OwnedFd, tell: &OwnedFd) -> ! {
     let mut stopped = false;
     loop {
         let Some(signal) = sys::wait_for_any() else { continue };
-        match signal.number {
-            libc::SIGCHLD => {
-                // One signal may stand for many children.
-                let changes: Vec<(Pid, Change)> = std::iter::from_fn(sys::next_change).collect();
-                for (_, change) in changes.into_iter().filter(|(pid, _)| *pid == command) {
-                    match change {
-                        Change::Ended(status) => sys::exit_now(status),
-                        Change::Stopped => stopped = true,
-                        Change::Continued => stopped = false,
-                    }
-                }
+        // Whatever came: of two signals the kernel gives the lower number first, so a stop may be told after what is to end it.
+        // And one may stand for many children.
+        let changes: Vec<(Pid, Change)> = std::iter::from_fn(sys::next_change).collect();
+        for (_, change) in changes.into_iter().filter(|(pid, _)| *pid == command) {
+            match change {
+                Change::Ended(status) => sys::exit_now(status),
+                Change::Stopped => stopped = true,
+                Change::Continued => stopped = false,
             }
+        }
+        match signal.number {
+            libc::SIGCHLD => {}
             // Nobody's key, but the kernel's word to a background process.
             libc::SIGTTIN | libc::SIGTTOU => {}
             number => {

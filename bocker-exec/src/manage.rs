@@ -3,6 +3,7 @@
 //! A signal goes to the supervisor, which passes it on as it does with the terminal's; so there is one way in which a process 1
 //! without a handler ends. Nothing is sent to a number: the lock on the status file says whose it is, and `pidfd_open(2)` keeps it.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -147,10 +148,10 @@ fn status_text(pid: i32) -> String {
 
 /// What the status file says in the end: after process 1 has, its supervisor needs a moment to write it down. And one more to let go of
 /// the lock, where nobody keeps it waiting: whoever removes the container next then finds it free.
-fn settled(file: &Path) -> Result<Text> {
+fn settled(file: &Path, opened: &File) -> Result<Text> {
     let began = Instant::now();
     loop {
-        let seen = status::look(file)?;
+        let seen = status::look_at(opened)?;
         match (seen.held, seen.text) {
             (false, text) => return Ok(text),
             (true, text @ Text::Exited(_)) if began.elapsed() > PATIENCE / 20 => return Ok(text),
@@ -201,7 +202,8 @@ fn stop_or_say_why(file: &Path, args: &Args) -> Result<()> {
     let seconds = args.process.timeout.or(args.process.stop_timeout).unwrap_or(10);
     let time = u64::try_from(seconds).ok().map(Duration::from_secs);
     // What is dead may not be said to be yet.
-    let Some(running) = find_soon(file)? else { return settled(file).map(drop) };
+    let opened = status::open(file)?;
+    let Some(running) = find_soon(file)? else { return settled(file, &opened).map(drop) };
     running.send(signal, args)?;
     let wait = Act::Wait { pid: running.pid, seconds: time.map(|time| time.as_secs()) };
     tell(&wait, args.explain)?;
@@ -212,7 +214,7 @@ fn stop_or_say_why(file: &Path, args: &Args) -> Result<()> {
         running.send(Signal(libc::SIGKILL), args)?;
         running.ends_within(None)?;
     }
-    settled(file).map(drop)
+    settled(file, &opened).map(drop)
 }
 
 /// `--wait`: prints the exit status when the container has ended, at once where it has already. `unknown`: its supervisor was killed, or
@@ -222,6 +224,8 @@ fn stop_or_say_why(file: &Path, args: &Args) -> Result<()> {
 /// One that never ran.
 pub fn wait(file: &Path, args: &Args) -> Result<()> {
     entry::need_root("bocker-exec")?;
+    // With --rm its name goes soon after its end, maybe before we look at it again.
+    let opened = status::open(file)?;
     let running = find_soon(file)?;
     if let Some(running) = &running {
         tell(&Act::Wait { pid: running.pid, seconds: None }, args.explain)?;
@@ -233,7 +237,7 @@ pub fn wait(file: &Path, args: &Args) -> Result<()> {
     if let Some(running) = running {
         running.ends_within(None)?;
     }
-    let text = match settled(file)? {
+    let text = match settled(file, &opened)? {
         Text::Exited(status) => status.to_string(),
         Text::Running(_) => "unknown".to_owned(),
         Text::Nothing => return Err(Error::plain(format!("Container '{}' has not run", name(file)))),

@@ -3,7 +3,7 @@
 //! So "running" is what the kernel says. After a crash or a reboot the lock is gone, whatever the text says.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -34,18 +34,25 @@ impl Status {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fail)?;
-        // Who only asks whether it is held (bocker-store ps, a join) holds it for some microseconds; the supervisor of one that has
-        // ended until it has written all that there is to write.
         let has_ended = || {
             let mut text = [0; 6];
             rustix::io::pread(&file, &mut text, 0).is_ok() && &text == b"exited"
         };
-        let mut tries = if has_ended() { 400 } else { 20 };
+        // Who only asks whether it is held (bocker-store ps, a join) shares it, for some microseconds if nothing holds them up.
+        let is_asked_for = || {
+            let shared = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+            shared && flock(&file, FlockOperation::Unlock).is_ok()
+        };
+        // The supervisor of one that has ended holds it until it has written all that there is to write.
+        let tries = if has_ended() { 400 } else { 20 };
+        let mut tried = 0;
         while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            tries -= 1;
             match errno {
                 Errno::INTR => {}
-                Errno::WOULDBLOCK if tries > 0 => std::thread::sleep(Duration::from_millis(5)),
+                Errno::WOULDBLOCK if tried < if is_asked_for() { 2000 } else { tries } => {
+                    tried += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 Errno::WOULDBLOCK => return Err(Error::plain("container is already running")),
                 _ => return Err(Error::new("lock", path.display(), crate::inroot::errno(errno))),
             }
@@ -147,24 +154,43 @@ pub struct Seen {
     pub text: Text,
 }
 
+/// Opens a status file, to be looked at; it can be when its name has gone, too.
+///
+/// # Errors
+/// A file that cannot be opened.
+#[expect(clippy::disallowed_methods, reason = "the caller's word: beside the root, not in it")]
+pub fn open(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path).map_err(|e| Error::new("open", path.display(), e))
+}
+
 /// Looks at a status file. The lock first: who lets go of it has written before.
 ///
 /// # Errors
-/// A file that cannot be opened or read.
-#[expect(clippy::disallowed_methods, reason = "the caller's word: beside the root, not in it")]
-pub fn look(path: &Path) -> Result<Seen> {
-    let fail = |e: std::io::Error| Error::new("open", path.display(), e);
-    let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fail)?;
-    let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
-        // Got it, so nobody had it; closing gives it back.
-        Ok(()) => false,
+/// A file that cannot be read.
+pub fn look_at(file: &File) -> Result<Seen> {
+    let fail = |act: &str, errno| Error::new(act, "a status file", crate::inroot::errno(errno));
+    let held = match flock(file, FlockOperation::NonBlockingLockShared) {
+        // Got it, so nobody had it.
+        Ok(()) => {
+            flock(file, FlockOperation::Unlock).map_err(|e| fail("unlock", e))?;
+            false
+        }
         Err(Errno::WOULDBLOCK) => true,
-        Err(errno) => return Err(Error::new("lock", path.display(), crate::inroot::errno(errno))),
+        Err(errno) => return Err(fail("lock", errno)),
     };
-    let mut bytes = Vec::new();
-    file.take(64).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(Seen { held, text: parse(&String::from_utf8_lossy(&bytes)) })
+    let mut bytes = [0; 64];
+    let length = rustix::io::pread(file, &mut bytes, 0).map_err(|e| fail("read", e))?;
+    Ok(Seen { held, text: parse(&String::from_utf8_lossy(&bytes[..length])) })
+}
+
+/// The same of a path.
+///
+/// # Errors
+/// A file that cannot be opened or read.
+pub fn look(path: &Path) -> Result<Seen> {
+    look_at(&open(path)?)
 }
 
 /// The PID in a status file whose lock is held; `None` when nobody holds it or the payload is not there yet or any more.

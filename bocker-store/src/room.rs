@@ -104,6 +104,7 @@ impl Room {
         // What was freed in this transaction can be used in the next.
         sys::sync(&self.store)?;
         // Groups of blocks that have become empty are nobody's for a moment, while the kernel decides what they are for.
+        let until = Instant::now() + FREEING;
         while !self.is_usable() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -136,14 +136,21 @@ pub(crate) fn snapshot(
     printed
 }
 
-/// The lock of a container that does not run.
+/// The lock of a container that does not run. Who has written down that it has ended has its lock for a moment more.
 fn stopped(store: &Store, id: Id) -> Result<Stopped> {
-    store.stopped(id)?.ok_or_else(|| {
-        let status = store.text(id, "status");
-        let pid: String = String::from_utf8_lossy(&status).chars().filter(char::is_ascii_digit).take(10).collect();
-        let way_out = if pid.is_empty() { "it is starting".to_owned() } else { format!("kill -KILL {pid} ends it") };
-        running(id, way_out)
-    })
+    let mut status = Vec::new();
+    for _ in 0..400 {
+        if let Some(stopped) = store.stopped(id)? {
+            return Ok(stopped);
+        }
+        status = store.text(id, "status");
+        if !status.starts_with(b"exited") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = String::from_utf8_lossy(&status).strip_prefix("running ").and_then(|pid| pid.trim().parse::<u32>().ok());
+    Err(running(id, pid.map_or_else(|| "it is starting".to_owned(), |pid| format!("kill -KILL {pid} ends it"))))
 }
 
 /// As [`stopped`], of a container that is nobody else's to start or to clean up. Who is cleaning up is waited for.
