@@ -283,7 +283,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo.startswith("outage/token/") and auth != "Bearer secret-out":
             return self.challenge(f"{here}/token/{repo}?a=b")
         # Nobody is to have a connection left.
-        self.close_connection |= repo == "goes-away"
+        self.close_connection |= repo.startswith("goes-away")
         if repo == "token-at-cdn" and auth != f"Bearer secret-{repo}":
             return self.challenge(f"https://{OTHER}/token/{repo}?a=b")
         if repo == "realm":
@@ -500,7 +500,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             if name == BIG:
                 self.answer(200, data)
                 return second.set()
-            if name != digest(CONFIG) and not second.wait(5):
+            if name != digest(CONFIG) and not second.wait(20):
                 return self.error(418, "the second layer did not come first")
         if repo == "second-hangs" and name == BIG:
             return self.hang()
@@ -517,7 +517,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             return self.hang()
         if repo.startswith("outage/") and start:
             return self.answer(206, part, [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")])
-        if repo == "goes-away" and self.times(repo) <= 1:
+        if repo.startswith("goes-away") and self.times(repo) <= 1:
             self.answer(200, data[:100_000], [("Content-Length", str(len(data)))])
             return threading.Thread(target=self.server.shutdown).start()
         if repo in ("portions", "portions-down"):
@@ -546,7 +546,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
             for at in range(0, len(part), 16384):
                 self.wfile.write(part[at:at + 16384])
                 # The end slowly: who is to be killed before it is, also on a busy machine.
-                time.sleep(0.05 if start + at < 200_000 else 0.3)
+                time.sleep(0.05 if start + at < 200_000 else 0.7)
             return None
         if repo == "two-seconds":
             self.send_response(200)
@@ -556,6 +556,14 @@ class Registry(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(data[at:at + 16384])
                 time.sleep(0.1)
             return None
+        if repo == "when-told":
+            # The rest when the file `go` is there.
+            self.answer(200, data[:90_000], [("Content-Length", str(len(data)))])
+            time.sleep(0.5)
+            self.wfile.write(data[90_000:100_000])
+            while not os.path.exists("go"):
+                time.sleep(0.02)
+            return self.wfile.write(data[100_000:])
         if repo == "wrong-digest":
             return self.answer(200, data[:-1] + bytes([data[-1] ^ 1]))
         if repo == "too-long":

@@ -38,12 +38,12 @@ fails() {
   like "$err" "$pattern" "stderr of '$*'"
 }
 
-# eventually SECONDS COMMAND...: true within that time
+# eventually SECONDS COMMAND...: true within that time, in looks, twenty a second: time in which the machine stood still is not counted
 eventually() {
-  local until=$((SECONDS + $1))
+  local looks=$(($1 * 20))
   shift
   until "$@"; do
-    [ "$SECONDS" -lt "$until" ] || fail "not within time: $*"
+    [ $((looks -= 1)) -gt 0 ] || fail "not within time: $*"
     sleep 0.05
   done
 }

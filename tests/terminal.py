@@ -143,14 +143,14 @@ def main():
             listen(float(key))
     if not failed and not listen(10, b"status "):
         failed = "it did not end"
-    # What it has shown may still be on its way.
-    while not failed and select.select([terminal], [], [], 0.05)[0]:
+    # What it has shown may still be on its way; the end of the session, whose leader ends now, is the end of that.
+    while not failed and select.select([terminal], [], [], 3)[0]:
         try:
             shown += os.read(terminal, 4096)
         except OSError:
             break
     # Who was started by the job may put back what the job could not.
-    kept = listen(1, condition=lambda: termios.tcgetattr(terminal) == modes)
+    kept = listen(5, condition=lambda: termios.tcgetattr(terminal) == modes)
     if failed:
         os.killpg(int(told.split()[1]), signal.SIGKILL)
     shown = shown.decode(errors="replace").replace("\r", "")

@@ -134,13 +134,19 @@ test_cg_delete_takes_children_and_waits_for_the_dying() {
   for dir in $(dirs ps_42045); do mkdir -p "$dir/a/b" "$dir/c"; done
   bocker-cg delete ps_42045
   is "$(cgroups)" ""
-  # A process that ends a moment later.
-  bocker-cg create ps_42045
-  bocker-cg exec ps_42045 -- sleep 0.2 &
-  sleep 0.05
-  bocker-cg delete ps_42045
-  is "$(cgroups)" ""
-  wait
+  # A process that ends a moment later. Where the machine makes more of it than delete waits for: once more.
+  local n deleted=no
+  for n in 1 2 3 4 5; do
+    bocker-cg create ps_42045
+    bocker-cg exec ps_42045 -- sleep 0.2 &
+    sleep 0.05
+    if bocker-cg delete ps_42045 2>busy; then deleted=yes && is "$(cgroups)" ""; fi
+    wait
+    [ "$deleted" = no ] || break
+    like "$(cat busy)" 'Device or resource busy'
+    bocker-cg delete ps_42045
+  done
+  is "$deleted" yes "it does not wait: $(cat busy)"
   # One that does not.
   bocker-cg create ps_42045
   bocker-cg exec ps_42045 -- sleep 30 &
@@ -173,7 +179,8 @@ test_cg_delete_kills_when_told_to() {
     is "$(cgroups)" "" "by the $how"
     status=0; wait "$sleeper" || status=$?
     is "$status" 137
-    ! pgrep -x sleep >/dev/null || fail "the child is left"
+    # Killed and out of the cgroup, it is still to be reaped.
+    eventually 10 eval '! sleeps'
   done
   bocker-cg delete --kill ps_42045
 }
@@ -519,9 +526,13 @@ test_cg_disks() {
   fails 2 '/dev/null is no block device' bocker-cg set ps_42045 "$read=/dev/null:1M"
   bocker-cg delete ps_42045
   # It bites: 1 MiB at half of that a second; the control without.
-  began=${EPOCHREALTIME/./}
-  bocker-cg run -- dd if="$dev" of=/dev/null bs=64k count=16 iflag=direct status=none
-  [ $((${EPOCHREALTIME/./} - began)) -lt 1000000 ] || fail "slow without a limit"
+  unlimited() {
+    began=${EPOCHREALTIME/./}
+    bocker-cg run -- dd if="$dev" of=/dev/null bs=64k count=16 iflag=direct status=none || fail "dd: $?"
+    [ $((${EPOCHREALTIME/./} - began)) -lt 1000000 ]
+  }
+  # A machine that stands still for a second does not do so three times.
+  unlimited || unlimited || unlimited || fail "slow without a limit"
   began=${EPOCHREALTIME/./}
   bocker-cg run "$read=$dev:512K" -- dd if="$dev" of=/dev/null bs=64k count=16 iflag=direct status=none
   [ $((${EPOCHREALTIME/./} - began)) -gt 1300000 ] || fail "fast: $((${EPOCHREALTIME/./} - began)) us"
@@ -564,10 +575,9 @@ test_cg_run() {
   is "$status" 7
   is "$(runs_left)" ""
   # A real-time signal, too.
-  bocker-cg run -- python3 -c 'import signal; open("waits", "w"); raise SystemExit(signal.sigwait([40]) if not signal.pthread_sigmask(signal.SIG_BLOCK, [40]) else 1)' &
+  bocker-cg run -- python3 -c 'import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [40]); open("waits", "w"); raise SystemExit(signal.sigwait([40]))' &
   runner=$!
   eventually 20 test -e waits
-  sleep 0.2
   kill -40 "$runner"
   status=0; wait "$runner" || status=$?
   is "$status" 40 "its own, of signal 40"
@@ -622,7 +632,8 @@ test_cg_run_that_was_killed() {
   like "$(bocker-cg doctor | grep leftovers)" "^warn.leftovers.1 of bocker-cg run that was killed \($name\): bocker-cg gc$"
   is "$(bocker-cg gc)" "/$name"
   is "$(runs_left)" ""
-  ! pgrep -x sleep >/dev/null || fail "its child is left"
+  # Killed and out of the cgroup, it is still to be reaped.
+  eventually 10 eval '! pgrep -x sleep >/dev/null'
   is "$(bocker-cg gc)" ""
   # One of a PID namespace below, where it has another number than here.
   unshare --pid --fork --kill-child --mount-proc bocker-cg run -- sleep 61 & pid=$!
@@ -632,7 +643,8 @@ test_cg_run_that_was_killed() {
   is "$(bocker-cg gc)" "" "it runs below"
   pgrep -x sleep >/dev/null || fail "it was killed"
   kill -KILL $pid && { wait $pid || true; }
-  eventually 5 eval '! pgrep -x sleep >/dev/null'
+  # Its process 1 ends after all others, and while it is there gc leaves the cgroup alone.
+  eventually 10 eval '! pgrep -x "sleep|bocker-cg" >/dev/null'
   is "$(bocker-cg gc)" "/$name"
 }
 
@@ -717,9 +729,12 @@ test_cg_stats_again_and_again() {
   bocker-cg create ps_42046 >/dev/null
   bocker-cg exec ps_42045 -- sh -c 'while :; do :; done' &
   bocker-cg stats --stream ps_42045 ps_42046 >out & watcher=$!
-  eventually 30 eval '[ "$(wc -l <out)" -ge 6 ]'
+  # New samples, of one that uses the processor by then.
+  used() { awk '$1 == "ps_42045" { print $4 }' out; }
+  # shellcheck disable=SC2317,SC2329
+  grown() { [ "$(wc -l <out)" -ge 6 ] && [ "$(used | tail -n 1)" -gt "$(used | head -n 1)" ]; }
+  eventually 30 grown
   is "$(cut -f1 out | head -4 | tr '\n' ' ')" "ps_42045 ps_42046 ps_42045 ps_42046 "
-  [ "$(awk 'NR == 5 { print $4 }' out)" -gt "$(awk 'NR == 1 { print $4 }' out)" ] || fail "no new sample: $(cat out)"
   if ! v2; then
     # On a terminal a table, drawn again.
     "$repo/tests/terminal.py" "?MEM USAGE,?MEM USAGE,^C" bocker-cg stats --stream ps_42045 >screen || fail "$(cat screen)"

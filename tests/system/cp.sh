@@ -172,7 +172,8 @@ test_cp_in_while_what_it_made_is_replaced() {
   mkdir in && mkfifo -m 666 in/pipe && chown 1234:1234 in/pipe && tar -c -C in pipe > in.tar
   mkdir "$root/target"
   bash -c 'until [ -p "$0/pipe" ]; do :; done; mv "$0/pipe" "$0/gone"; ln -s "$1" "$0/pipe"' "$root/target" "$PWD/host" & local swapper=$!
-  if strace -qq -o /dev/null -e inject=mknodat,mknod:delay_exit=500000 bocker-store cp-in "$ps" /target < in.tar 2>err; then fail "nothing noticed"; fi
+  # Time enough for the other, also where the machine holds it up.
+  if strace -qq -o /dev/null -e inject=mknodat,mknod:delay_exit=5000000 bocker-store cp-in "$ps" /target < in.tar 2>err; then fail "nothing noticed"; fi
   wait "$swapper"
   like "$(cat err)" "^bocker-store: unpack 'target/pipe': it was replaced while it was made$"
   is "$(stat -c '%a %U %h' host) $(cat host)" "600 root 1 secret"

@@ -75,7 +75,7 @@ test_prune_lists_first_and_removes_when_told() {
   running=$(bocker-store snapshot "$kept" -- x)
   # It waits without a process that comes and goes: the census would see that.
   mkfifo stop
-  flock -x "$BOCKER_ROOT/$running/status" sh -c 'echo "running $$" > "$0/status"; touch running; : < stop' "$BOCKER_ROOT/$running" &
+  flock -x "$BOCKER_ROOT/$running/status" sh -c 'echo "running $$" > "$0/status"; : > running; : < stop' "$BOCKER_ROOT/$running" &
   eventually 5 test -e running
   data "$BOCKER_ROOT/$ended/rootfs/more" 1
   anonymous=$(bocker-store volume create) && bocker-store volume create chosen >/dev/null

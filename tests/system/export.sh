@@ -203,7 +203,8 @@ test_import_of_bad_archives_leaves_nothing() {
   bash -c 'trap - INT; exec bocker-store import - < slow 2>err >out' & pid=$!
   exec 9> slow
   head -c 2000 good.tar >&9
-  sleep 0.3
+  # From then on it is told by a descriptor.
+  eventually 20 grep -q '^SigBlk:.*4007$' "/proc/$pid/status"
   kill -INT "$pid"
   status=0; wait "$pid" || status=$?
   exec 9>&-

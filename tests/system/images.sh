@@ -86,7 +86,7 @@ test_bad_registries_leave_nothing() {
     [ ! -e "$BOCKER_ROOT.cache" ] || fail "left after $name: $(ls -A "$BOCKER_ROOT.cache")"
     is "$(census)" "$before" "after $name"
   done
-  fails 1 "No image named '127.0.0.1:5001/good:none' exists" bocker pull 127.0.0.1:5001/good none
+  BOCKER_PULL_TIMEOUT=20 fails 1 "No image named '127.0.0.1:5001/good:none' exists" bocker pull 127.0.0.1:5001/good none
   fails 1 '^bocker-pull: .*(refused|connect)' bocker pull 127.0.0.1:5009/nobody
   fails 1 '^bocker-pull: .*registry\.invalid' bocker pull registry.invalid/x
   long=$(printf 'x%.0s' $(seq 10000))
@@ -98,8 +98,8 @@ test_bad_registries_leave_nothing() {
     is "$(cat out)" ""
   done
   # Told to stop in the middle of a download.
-  bocker pull 127.0.0.1:5001/drip >out 2>err &
-  sleep 1
+  BOCKER_PULL_TIMEOUT=60 bocker pull 127.0.0.1:5001/drip >out 2>err &
+  eventually 20 sh -c 'ls "$BOCKER_ROOT.cache"/*.partial >/dev/null 2>&1'
   kill -TERM "$!"
   wait "$!" && fail "0" || is $? 143
   bocker gc >/dev/null
@@ -111,13 +111,16 @@ test_an_interrupted_pull_goes_on() {
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready &
   eventually 10 grep -qs ready ready
   bocker setup 2>/dev/null
-  has() { [ "$(stat -c %s "$BOCKER_ROOT.cache"/*.partial 2>/dev/null | tail -1)" = 100000 ]; }
+  # The lower layer has been made, and nothing but a part of the other is waiting.
+  has() { [ "$(stat -c %s "$BOCKER_ROOT.cache"/*.partial 2>/dev/null)" = 100000 ] && [ -n "$(find "$BOCKER_ROOT/layers" -name 'sha256:*')" ]; }
+  # ended GROUP: what was killed has gone, with its locks
+  ended() { wait "$1" || true; eventually 20 sh -c "! ps -o pid= -g $1 | grep -q ."; }
   interrupted() {
     setsid bocker pull "127.0.0.1:5001/$2" >out 2>err &
     group=$!
-    eventually 5 has
+    eventually 20 has
     kill "-$1" -- "-$group"
-    wait "$group" || true
+    ended "$group"
     is "$(cat out)" ""
   }
   interrupted TERM half
@@ -139,11 +142,11 @@ test_an_interrupted_pull_goes_on() {
   # Nobody goes on with it: gc takes it, but not while somebody is at it; and so does the undo.
   setsid bocker pull 127.0.0.1:5001/half-again >out 2>err &
   group=$!
-  eventually 5 has
+  eventually 20 has
   is "$(bocker gc)" ""
   has || fail "gc took what a pull was writing"
   kill -KILL -- "-$group"
-  wait "$group" || true
+  ended "$group"
   eventually 5 sh -c "bocker gc | grep -qx '$BOCKER_ROOT.cache/$big.partial'"
   [ ! -e "$BOCKER_ROOT.cache" ] || fail "the directory is still there"
   is "$(census)" "$before" "after gc"

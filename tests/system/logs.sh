@@ -14,6 +14,8 @@ container() {
 record() { printf '%s%s.000000001Z %s %s %s\n' "$T" "$1" "$2" "$3" "${4-}"; }
 
 has() { [ "$(cat "$1")" = "$2" ]; }
+# follows PID: it has looked at what there is, and waits for more
+follows() { grep -qs '^inotify' "/proc/$1/fdinfo/"* && grep -qs '^State:.S' "/proc/$1/status"; }
 
 test_logs_go_where_they_came_from() {
   container
@@ -73,7 +75,7 @@ test_logs_are_not_followed_and_do_not_steer() {
   ln -s /etc/passwd "$dir/log"
   fails 1 "^bocker-store: '$ps' has no log " bocker-store logs "$ps"
   rm "$dir/log" && mkfifo "$dir/log"
-  fails 1 "^bocker-store: '$ps' has no log " timeout 5 bocker-store logs "$ps"
+  fails 1 "^bocker-store: '$ps' has no log " timeout 20 bocker-store logs "$ps"
   rm "$dir/log" && record 1 stdout F new > "$dir/log" && ln -s /etc/passwd "$dir/log.1"
   fails 1 "^bocker-store: '$ps' has no log.1 " bocker-store logs "$ps"
   rm "$dir/log.1"
@@ -107,7 +109,7 @@ test_logs_followed_until_the_end() {
   container
   # One that does not run: what is there, and no waiting.
   record 1 stdout F one > "$dir/log"
-  is "$(timeout 5 bocker-store logs -f "$ps")" one
+  is "$(timeout 20 bocker-store logs -f "$ps")" one
   runs "$ps"
   bocker-store logs -f "$ps" > out 2>err & local job=$!
   eventually 5 has out one
@@ -127,7 +129,7 @@ test_logs_followed_until_the_end() {
   eventually 5 has out "$(printf 'one\ntwo\nthree\nfour\nfive\nsix')"
   # It sleeps meanwhile: no polling.
   local before after
-  eventually 5 grep -q '^State:.S' "/proc/$job/status"
+  eventually 5 follows "$job"
   before=$(grep ctxt "/proc/$job/status"); sleep 0.5; after=$(grep ctxt "/proc/$job/status")
   is "$after" "$before" "switches while nothing came"
   kill -0 "$job" || fail "ended before the container"
@@ -142,12 +144,12 @@ test_logs_followed_from_nothing_and_from_the_tail() {
   container
   runs "$ps"
   bocker-store logs -f --tail 0 "$ps" > out & local job=$!
-  sleep 0.1
+  eventually 5 follows "$job"
   record 1 stdout F first > "$dir/log"
   eventually 5 has out first
   record 2 stdout F second >> "$dir/log"
-  is "$(timeout 5 bocker-store logs -f --until "${T}1Z" -n 1 "$ps")" "" "a time that has passed"
-  is "$(timeout 5 bocker-store logs -f --until "$(date -u -d '+1 second' +%FT%TZ)" -n 1 "$ps")" second
+  is "$(timeout 20 bocker-store logs -f --until "${T}1Z" -n 1 "$ps")" "" "a time that has passed"
+  is "$(timeout 20 bocker-store logs -f --until "$(date -u -d '+1 second' +%FT%TZ)" -n 1 "$ps")" second
   stops
   wait "$job"
   is "$(cat out)" "$(printf 'first\nsecond')"
@@ -158,7 +160,7 @@ test_logs_of_a_reader_that_goes() {
   container
   runs "$ps"
   record 1 stdout F one > "$dir/log"
-  (set +o pipefail; timeout 5 bocker-store logs -f "$ps" 2>err | head -n 1) > out
+  (set +o pipefail; timeout 20 bocker-store logs -f "$ps" 2>err | head -n 1) > out
   is "$(cat out err)" one
   eventually 5 eval '! ps -e -o args= | grep -q "^[b]ocker-store logs"'
   stops

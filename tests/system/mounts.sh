@@ -114,6 +114,8 @@ test_later_mounts_stay_out_unless_asked() {
   mkdir "$S/late"
   mkfifo gate
   for how in '' :rslave :rshared :slave; do
+    # What the one before said.
+    rm -f out
     x --volume "$S:/data$how" -- sh -c 'echo ready; read -r _; ls /data/late; grep " /data " /proc/self/mountinfo' <gate >out & pid=$!
     exec 7>gate
     eventually 20 grep -q ready out
@@ -222,8 +224,10 @@ spot, count = sys.argv[1], 0
 while not os.path.exists("stop"):
     for _ in range(50):
         count += libc.renameat2(-100, (spot + "/a").encode(), -100, (spot + "/b").encode(), 2) == 0
+    if count > 1000: open("many", "w").close()
 print(count)' "$R/spot" > swaps & pid=$!
   local ok=0 status
+  eventually 20 test -e many
   for n in $(seq 30); do
     status=0
     case $n in

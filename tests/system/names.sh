@@ -151,6 +151,10 @@ test_a_name_moves() {
   # Somebody looks all the time: the name is always there.
   (while [ ! -e stop ]; do bocker-store path debian:12 >> paths 2>> gone || exit 1; done) &
   for _ in $(seq 30); do bocker-store tag "$two" debian:12; bocker-store tag "$one" debian:12; done
+  # Who looks may have slept all the time: each of the two until it was seen.
+  eventually 10 grep -qs "/$one$" paths
+  bocker-store tag "$two" debian:12
+  eventually 10 grep -q "/$two$" paths
   touch stop; wait
   is "$(cat gone)" ""
   is "$(sort -u paths)" "$(printf '%s\n' "$BOCKER_ROOT/$one" "$BOCKER_ROOT/$two" | sort)"

@@ -33,6 +33,10 @@ no_port() { ip -j link show bridge0 | jq -e '.[0].operstate == "DOWN"' >/dev/nul
 
 runs() { [ "$(cat "/proc/$1/comm")" = "$2" ]; }
 
+# pings ID ADDRESS: to be asked again, for until the carrier has come to a port, what is sent is lost
+pings() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null; }
+is_up() { ip -j -n "netns_$1" link show dev eth0 | jq -e '.[0].operstate == "UP"' >/dev/null; }
+
 # without_netns_mount: a census without the mount that `ip netns add` leaves, too
 census_is() { [ "$(census | grep -v '^mount /run/netns$')" = "$1" ]; }
 
@@ -42,6 +46,7 @@ test_net_up_makes_what_the_script_made() {
   is "$(bocker-net setup 2>&1)" "" "the second time"
   is "$(bocker-net up ps_42045)" 10.0.0.45 "up prints the address"
   is "$(ip -j -n netns_ps_42045 address show dev eth0 | jq -r '.[0].addr_info[] | "\(.local)/\(.prefixlen)"')" 10.0.0.45/24
+  eventually 10 is_up ps_42045
   is "$(ip -j -n netns_ps_42045 link show dev veth1_ps_42045 | jq -r '.[0] | "\(.ifname) \(.address) \(.operstate)"')" \
     "eth0 02:42:0a:00:00:2d UP"
   is "$(ip -j -n netns_ps_42045 route show default | jq -r '.[0].gateway')" 10.0.0.1
@@ -49,7 +54,7 @@ test_net_up_makes_what_the_script_made() {
   is "$(ip -n netns_ps_42045 link show dev lo up | wc -l)" 2 "lo is up"
   is "$(ip -6 address show scope link | grep -c 'veth0_')" 0 "no IPv6 address on the host's end"
   is "$(ip -n netns_ps_42045 -6 address show dev eth0)" "" "no IPv6 address inside"
-  bocker-net exec ps_42045 -- busybox ping -c 1 -W 2 10.0.0.1 >/dev/null
+  eventually 10 pings ps_42045 10.0.0.1
 }
 
 test_net_ids_that_collided_reach_each_other() {
@@ -58,8 +63,8 @@ test_net_ids_that_collided_reach_each_other() {
   local id
   for id in ps_42002 ps_42020 ps_42200; do bocker-net up "$id"; done >addresses
   is "$(cat addresses)" "$(printf '10.0.0.%s\n' 2 20 200)"
-  bocker-net exec ps_42002 -- busybox ping -c 1 -W 2 10.0.0.20 >/dev/null
-  bocker-net exec ps_42020 -- busybox ping -c 1 -W 2 10.0.0.200 >/dev/null
+  eventually 10 pings ps_42002 10.0.0.20
+  eventually 10 pings ps_42020 10.0.0.200
   is "$(bocker-net list)" "$(printf 'ps_%s\t10.0.0.%s\t02:42:0a:00:00:%s\n' 42002 2 02 42020 20 14 42200 200 c8)"
   is "$(bocker-net list --json | jq -r .address | tr '\n' ' ')" "10.0.0.2 10.0.0.20 10.0.0.200 "
   bocker-net list | true
@@ -68,12 +73,12 @@ test_net_ids_that_collided_reach_each_other() {
 test_net_nat_reaches_the_world() {
   a_world
   bocker-net up --setup ps_42045 2>/dev/null >/dev/null
-  bocker-net exec ps_42045 -- busybox ping -c 1 -W 2 192.0.2.2 >/dev/null
+  eventually 10 pings ps_42045 192.0.2.2
   nft delete table ip bocker
   # bocker-net exec would make it again.
   ! ip netns exec netns_ps_42045 busybox ping -c 1 -W 1 192.0.2.2 >/dev/null || fail "reached without NAT: the test proves nothing"
   bocker-net setup
-  bocker-net exec ps_42045 -- busybox ping -c 1 -W 2 192.0.2.2 >/dev/null
+  eventually 10 pings ps_42045 192.0.2.2
 }
 
 test_net_down_leaves_nothing() {
@@ -105,7 +110,7 @@ test_net_down_leaves_nothing() {
   kill "$sleeper"
   wait "$sleeper" || true
   # The child that waits for the kernel ends within a moment.
-  eventually 3 census_is "$before"
+  eventually 10 census_is "$before"
 }
 
 test_net_down_is_done_when_it_ends() {
@@ -190,11 +195,13 @@ test_net_dry_run_is_what_it_does() {
   diff -u down.tool down.shell || fail "down differs"
   # setup alone
   bocker-net setup
+  eventually 5 no_port
   kernel_state >setup.tool
   [ -e /run/bocker-net.lock ] || fail "no lock: the next line proves nothing"
   bocker-net setup --undo
   [ ! -e /run/bocker-net.lock ] || fail "its lock is left"
   bocker-net setup --dry-run | sh -e
+  eventually 5 no_port
   kernel_state >setup.shell
   diff -u setup.tool setup.shell || fail "setup differs"
   is "$(bocker-net setup --dry-run)" "" "the shell's set-up is complete"
@@ -209,6 +216,7 @@ test_net_dry_run_is_what_it_does() {
 test_net_setup_is_idempotent_and_repairs() {
   bocker-net setup
   local whole
+  eventually 5 no_port
   whole=$(kernel_state)
   is "$(bocker-net setup --explain 2>&1)" "" "nothing to do"
   ip address flush dev bridge0
@@ -219,6 +227,7 @@ test_net_setup_is_idempotent_and_repairs() {
   is "$(ip -4 -o address show dev bridge0 | wc -l)" 1
   like "$(nft list table ip bocker)" masquerade
   is "$(cat /proc/sys/net/ipv4/ip_forward)" 1
+  eventually 5 no_port
   is "$(kernel_state | grep -c UP)" "$(grep -c UP <<<"$whole")"
   is "$(cat /sys/class/net/bridge0/address)" 02:42:0a:00:00:01
   # A table of someone else with a like name stays.
@@ -264,6 +273,7 @@ test_net_setup_refuses_what_is_not_ours() {
 test_net_undo_refuses_while_in_use() {
   bocker-net up --setup ps_42045 >/dev/null 2>&1
   local before
+  eventually 5 a_port
   before=$(kernel_state)
   fails 1 'in use by veth0_ps_42045' bocker-net setup --undo
   is "$(kernel_state)" "$before" "a refusal changes nothing"
@@ -312,7 +322,7 @@ test_net_many_at_once_on_a_bare_host() {
   is "$(cat err.* | wc -l)" 1 "one of them made the bridge: $(cat err.*)"
   is "$(bocker-net setup --dry-run)" "" "the bridge is complete"
   is "$(grep -c ' /netns /run/netns ' /proc/self/mountinfo)" 1 "one mount of /run/netns"
-  bocker-net exec ps_42002 -- busybox ping -c 1 -W 2 10.0.0.21 >/dev/null
+  eventually 10 pings ps_42002 10.0.0.21
   for n in $(seq 2 21); do bocker-net down "ps_$((42000 + n))" & done
   wait
   is "$(bocker-net list)" ""
@@ -326,7 +336,7 @@ test_net_subnet() {
   export BOCKER_SUBNET=10.20.0.0/16
   is "$(bocker-net up --setup ps_42300 2>/dev/null)" 10.20.1.44
   is "$(cat /sys/class/net/bridge0/address)" 02:42:0a:14:00:01
-  bocker-net exec ps_42300 -- busybox ping -c 1 -W 2 10.20.0.1 >/dev/null
+  eventually 10 pings ps_42300 10.20.0.1
   fails 1 'was made with 10.20.0.1/16' env BOCKER_SUBNET=10.0.0.0/24 bocker-net up --setup ps_42045
   fails 1 'was made with 10.20.0.1/16' env BOCKER_SUBNET=10.0.0.0/24 bocker-net setup
   bocker-net down ps_42300

@@ -1,7 +1,9 @@
 # shellcheck shell=bash disable=SC2154 # repo: tests/lib.sh
 # Networks with names, other namespaces, names, MTU, IPv6, tap and doctor. Sourced by tests/run.
 
-ping_from() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null 2>&1; }
+ping_once() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null 2>&1; }
+# Until the carrier has come to a port, what is sent is lost.
+ping_from() { ping_once "$@" || ping_once "$@" || ping_once "$@"; }
 no_ping_from() { ! bocker-net exec "$1" -- busybox ping -c 1 -W 1 "$2" >/dev/null 2>&1 || fail "$1 reached $2"; }
 # What a container calls others: its hosts file without what is dead and what pads.
 hosts() { sed -E '/^#/d; s/ +$//' "/run/bocker-net/$1/hosts" | tr '\t' ' '; }
@@ -94,7 +96,7 @@ test_networks_are_apart() {
   no_ping_from ps_42050 10.64.2.48
   # Of all these noes our rules are the reason.
   nft delete table ip bocker
-  ip netns exec netns_ps_42045 busybox ping -c 1 -W 2 10.64.1.47 >/dev/null || fail "apart without rules: the test proves nothing"
+  ip netns exec netns_ps_42045 busybox ping -c 1 -W 10 10.64.1.47 >/dev/null || fail "apart without rules: the test proves nothing"
   like "$(bocker-net doctor || true)" $'^bad\tsetup\tsomething was taken away'
   # The next command puts them back, these networks' too.
   like "$(bocker-net list 2>&1)" 'the rules of table ip bocker were gone: made again'
@@ -375,7 +377,7 @@ test_networks_none_host_container_and_path() {
   fails 1 'not a network namespace' bocker-net up ps_42049 network=ns:/proc/self/ns/mnt
   fails 1 'not a network namespace' bocker-net up ps_42049 network=ns:/etc/passwd
   mkfifo pipe
-  fails 1 'not a network namespace' timeout 5 bocker-net up ps_42049 "network=ns:$PWD/pipe"
+  fails 1 'not a network namespace' timeout 20 bocker-net up ps_42049 "network=ns:$PWD/pipe"
   fails 1 'No such file' bocker-net up ps_42049 network=ns:/run/netns/nosuch
   [ ! -e /run/netns/netns_ps_42049 ] || fail "a refusal left a name"
   fails 1 'File exists' bocker-net up ps_42048 network=host
@@ -418,6 +420,8 @@ read_pcap() {
 test_networks_tap() {
   bocker-net up --setup ps_42045 >/dev/null 2>&1
   local started tap
+  # No echo is to be lost later.
+  ping_from ps_42045 10.0.0.1 || fail "no gateway"
   started=$(date +%s)
   bocker-net tap ps_42045 >some.pcap &
   tap=$!
@@ -498,7 +502,7 @@ test_networks_without_ipv6_none_leaks() {
   ip link add control type veth peer name other
   ip link set control up
   ip link set other up
-  eventually 5 sh -c 'ip -6 -o address show dev control scope link | grep -v tentative | grep -q fe80'
+  eventually 15 sh -c 'ip -6 -o address show dev control scope link | grep -v tentative | grep -q fe80'
   is "$(addresses6)" ""
   local interface
   for interface in eth0 eth1; do is "$(ip -n netns_ps_42045 -6 address show dev "$interface")" "" "$interface"; done
@@ -539,8 +543,8 @@ test_networks_ipv6_by_subnet() {
   is "$(bocker-net up ps_42045)" 10.0.0.45
   is "$(ip -n netns_ps_42045 -6 -o address show dev eth0 scope global | awk '{ print $4 }')" fd00:42::2d/64
   is "$(ip -n netns_ps_42045 -6 route show default | awk '{ print $3 }')" fd00:42::1
-  eventually 5 ping6_from ps_42045 fd00:42::1
-  eventually 5 ping6_from ps_42045 fd00:aa::2
+  eventually 15 ping6_from ps_42045 fd00:42::1
+  eventually 15 ping6_from ps_42045 fd00:aa::2
   # What leaves bears the host's address: the world has no way back to fd00:42::.
   is "$(cat /proc/sys/net/ipv6/conf/bridge0/accept_ra) $(bocker-net exec ps_42045 -- cat /proc/sys/net/ipv6/conf/eth0/accept_ra)" "0 0"
   is "$(cat /proc/sys/net/ipv6/conf/veth0_ps_42045/disable_ipv6)" 1
@@ -548,8 +552,8 @@ test_networks_ipv6_by_subnet() {
   bocker-net network create plain >/dev/null
   bocker-net up ps_42046 network=back >/dev/null
   is "$(bocker-net up ps_42047 network=back ip6=fd00:43::99 name=web)" 10.64.0.47
-  eventually 5 ping6_from ps_42046 fd00:43::99
-  eventually 5 ping6_from ps_42046 fd00:aa::2
+  eventually 15 ping6_from ps_42046 fd00:43::99
+  eventually 15 ping6_from ps_42046 fd00:aa::2
   ! ping6_from ps_42046 fd00:42::2d || fail "networks are not apart by IPv6"
   like "$(hosts ps_42046)" '^fd00:43::99 web$'
   fails 1 'fd00:43::99 is ps_42047' bocker-net up ps_42048 network=back ip6=fd00:43::99
@@ -594,7 +598,7 @@ test_networks_ipv6_and_routers() {
   bocker-net up ps_42046 >/dev/null
   local router=fe80::42:aff:fe00:2d
   is_up() { ip -n netns_ps_42045 -6 -o address show dev eth0 scope link | grep -v tentative | grep -q "$router"; }
-  eventually 10 is_up
+  eventually 20 is_up
   bocker-net tap ps_42046 >ra.pcap &
   local tap=$!
   eventually 5 test -s ra.pcap

@@ -198,7 +198,7 @@ attacked() {
   before=$(sha256sum < "$1")
   rm -f "$R/result"
   timeout 20 "$@" /entry >/dev/null 2>&1 || true
-  for ((i = 0; i < 100; i++)); do grep -qs tried "$R/result" && break; sleep 0.1; done
+  for ((i = 0; i < 200; i++)); do grep -qs tried "$R/result" && break; sleep 0.1; done
   like "$(cat "$R/result")" tried "the attack itself"
   if [ "$(sha256sum < "$1")" = "$before" ]; then echo unchanged; else echo written; fi
 }
@@ -212,7 +212,8 @@ test_our_own_file_cannot_be_written() {
   cat > "$R/attack" <<'T'
 # As long as somebody executes it, it is busy.
 i=0
-while [ $i -lt 15 ]; do
+read -r most </most
+while [ $i -lt $most ]; do
   if (echo pwned >> /proc/self/fd/9) 2>>/why; then echo wrote >> /result; break; fi
   sleep 0.1
   i=$((i + 1))
@@ -226,7 +227,10 @@ T
     pid=$(cut -d' ' -f2 ps_1/status)
     # The control: nsenter's copy is overwritten.
     cp "$(command -v nsenter)" enter
+    # However long it takes to end.
+    echo 99 > "$R/most"
     [ $users = private ] || is "$(attacked ./enter --target "$pid" --mount --pid --)" written "the control"
+    echo 15 > "$R/most"
     # Joining is another file than the one that holds the container, as after an update.
     cp "$(command -v bocker-exec)" joiner
     is "$(attacked ./joiner --join ps_1/status --)" unchanged "a join"
@@ -258,7 +262,7 @@ test_a_join_has_the_same_walls() {
     # shellcheck disable=SC2086
     b --status ps_1/status $options -- sh -c "sleep 0.2; { $view; } > /dev/shm/first; touch /dev/shm/told; sleep 60" &
     eventually 5 running
-    eventually 5 j -- test -e /dev/shm/told
+    eventually 15 j -- test -e /dev/shm/told
     # shellcheck disable=SC2086
     is "$(probe_key j ${options/--userns=host/} -- sh -c "$view")" "$(j -- cat /dev/shm/first)" "joined with '$options'"
     is "$(j -- grep -c . /dev/shm/first | wc -l)" 1

@@ -143,12 +143,21 @@ test_power_cut_after_each_verb() {
 # At 20 moments, while everything is done at once, again and again.
 test_power_cut_at_any_moment() {
   store
-  local verb n
+  local verb n rounds
+  for verb in pull load import commit; do : >"rounds.$verb"; done
   for verb in pull load import; do
-    while [ ! -e stop ]; do $verb && sleep 0.1 && bocker-store rm "${verb}ed:1"; done 2>>err &
+    while [ ! -e stop ]; do $verb && echo >>"rounds.$verb" && sleep 0.1 && bocker-store rm "${verb}ed:1"; done 2>>err &
   done
-  while [ ! -e stop ]; do commit && bocker-store tag committed:1 other && bocker-store rm other && bocker-store rm committed:1; done 2>>err &
+  while [ ! -e stop ]; do commit && echo >>rounds.commit && bocker-store tag committed:1 other && bocker-store rm other && bocker-store rm committed:1; done 2>>err &
+  # more VERB: it has gone round once more
+  more() { [ "$(wc -l <"rounds.$1")" -gt "$rounds" ]; }
   for n in $(seq -w 20); do
+    # At every fifth each has done something since, also one that was held up.
+    for verb in pull load import commit; do
+      [ $((10#$n % 5)) = 0 ] || break
+      rounds=$(wc -l <"rounds.$verb")
+      eventually 60 more "$verb"
+    done
     sleep "0.$((RANDOM % 3))$((RANDOM % 10))"
     cut "$n"
   done

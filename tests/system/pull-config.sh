@@ -76,7 +76,7 @@ EOF
   # A user's file replaces the machine's.
   mkdir -p home/.config/containers
   touch home/.config/containers/registries.conf
-  BOCKER_PULL_TIMEOUT=2 refuses "get https://h.example/v2/group/a/manifests/1: (Name or service not known|Temporary failure)" h.example/group/a:1
+  BOCKER_PULL_TIMEOUT=10 refuses "get https://h.example/v2/group/a/manifests/1: (Name or service not known|Temporary failure)" h.example/group/a:1
   rm home/.config/containers/registries.conf
   echo 'registry = [' >etc/registries.conf
   refuses "read /etc/containers/registries.conf: line 1: " "$evil/good"

@@ -34,18 +34,18 @@ test_pull_fetches_several_at_once_and_in_order() {
   bocker-pull fetch <records >flow.tar &
   fetch=$!
   flows() { [ "$(tar xOf flow.tar "blobs/sha256/${first#sha256:}" 2>/dev/null | sha256sum)" = "${first#sha256:}  -" ]; }
-  eventually 3 flows
+  eventually 20 flows
   kill "$fetch"
   for jobs in 0 17 x; do fails 2 "'$jobs' is not a number of blobs at once" sh -c "bocker-pull fetch --jobs $jobs >image.tar"; done
 }
 
 test_pull_waits_for_a_slow_reader() {
   evil
-  export BOCKER_PULL_TIMEOUT=2
+  export BOCKER_PULL_TIMEOUT=5
   good
   bocker-pull manifest "$evil/two-seconds" >records
   # It reads nothing for longer than we would wait for a registry.
-  bocker-pull fetch <records 2>err | { sleep 5; cat >image.tar; } || fail "$(cat err)"
+  bocker-pull fetch <records 2>err | { sleep 9; cat >image.tar; } || fail "$(cat err)"
   is "$(cat err)" ""
   as_good image.tar "a slow reader"
 }
@@ -103,7 +103,7 @@ test_pull_goes_on_where_another_was_interrupted() {
   bocker-pull fetch --cache cache <records >image.tar &
   fetch=$!
   has() { [ "$(stat -c %s "$partial" 2>/dev/null)" = 100000 ]; }
-  eventually 5 has
+  eventually 20 has
   kill -KILL "$fetch"
   wait "$fetch" || true
   is "$(stat -c %a cache)" 700
@@ -166,9 +166,13 @@ test_pull_goes_on_where_another_was_interrupted() {
 test_pull_fetches_a_blob_once_for_two() {
   evil
   good
-  bocker-pull manifest "$evil/two-seconds" >records
+  bocker-pull manifest "$evil/when-told" >records
   : >requests
+  # opened PID: it has the blob's file open: writes it, or waits for who does
+  opened() { [ -n "$(find "/proc/$1/fd" -lname "*/$big.partial" 2>/dev/null)" ]; }
   for n in 1 2 3; do bocker-pull fetch --cache cache <records >"$n.tar" 2>"$n.err" & pids[n]=$!; done
+  for n in 1 2 3; do eventually 20 opened "${pids[n]}"; done
+  touch go
   for n in 1 2 3; do
     wait "${pids[n]}" || fail "$n: $(cat "$n.err")"
     as_good "$n.tar" "number $n"
@@ -176,14 +180,17 @@ test_pull_fetches_a_blob_once_for_two() {
   is "$(grep -c "/blobs/$big" requests)" 1
   is "$(ls -A cache)" ""
   # The one that has it is killed: another goes on.
+  rm go
   bocker-pull fetch --cache cache <records >1.tar &
   one=$!
-  sleep 0.7
+  begun() { [ "$(stat -c %s "cache/$big.partial" 2>/dev/null)" = 100000 ]; }
+  eventually 20 begun
   bocker-pull fetch --cache cache <records >2.tar 2>err &
   two=$!
-  sleep 0.3
+  eventually 20 opened "$two"
   kill -KILL "$one"
   wait "$one" || true
+  touch go
   wait "$two" || fail "$(cat err)"
   as_good 2.tar "the one that goes on"
   is "$(ls -A cache)" ""

@@ -61,7 +61,7 @@ test_what_others_deleted_counts_as_room() {
   btrfs subvolume delete "$BOCKER_ROOT/other" >/dev/null
   # By itself btrfs takes up to half a minute. All of this store was given to data: a moment more, until some is for metadata.
   imported() { bocker-store import tree 2>/dev/null | grep -q '^img_'; }
-  eventually 5 imported
+  eventually 15 imported
 }
 
 # On the disk below the pool, what was freed in it is free as well; and what that disk keeps for root is root's.
@@ -82,7 +82,8 @@ test_room_on_the_disk_below() {
   bocker-store import --source n1 tree >out 2>err || fail "after a deletion: $(cat err)"
   fails 1 '^bocker-store: no room: ' bocker-store import tree
   bocker-store init --undo
-  umount below
+  # The loop device lets go of the store's file a moment later.
+  eventually 20 umount below
   # Of 160 MiB 64 are root's.
   truncate -s 160M disk && mkfs.ext4 -q -m 40 disk && mount -o loop disk below
   bocker-store init 2>/dev/null
@@ -90,7 +91,7 @@ test_room_on_the_disk_below() {
   fails 1 '^bocker-store: no room: .*disk below' bocker-store import tree
   sync -f "$BOCKER_ROOT" || fail "the disk below is full"
   bocker-store init --undo
-  umount below
+  eventually 20 umount below
 }
 
 # Only a store that init made is mounted anew by setup.

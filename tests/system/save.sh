@@ -52,7 +52,8 @@ test_what_is_saved_is_loaded() {
   two=$(id changed:1)
   three=$(bocker init tree 2>/dev/null | sed 's/Created: //')
   bocker tag "$three" plain:3
-  sync
+  # Not the whole machine: others count on it that theirs is not written yet.
+  sync -f "$BOCKER_ROOT"
   bocker save debian:12 "$img" changed:1 plain:3 >all.tar
   bocker save -o again.tar debian:12 localhost:5000/a/b:c changed:1 plain:3
   cmp all.tar again.tar
@@ -207,12 +208,14 @@ test_archives_that_lie_leave_nothing() {
   for how in 'cat good/new.tar | (head -c 4000; sleep 60) | bocker load' '(bocker-pull archive good/new.tar | head -c 4000; sleep 60) | bocker-store load'; do
     setsid bash -c "$how" >out 2>err &
     group=$!
+    # A group of its own, with the last of the tools in it; time for what has come to be read.
+    eventually 20 pgrep -g "$group" -x bocker-store >/dev/null
     sleep 0.5
     is "$(cat out)" ""
     kill -TERM -- "-$group"
     wait "$group" || true
     # It ends by itself, not when the kernel has got round to the rest of the group.
-    eventually 5 sh -c "! ps -o pid= -g $group | grep -q ."
+    eventually 20 sh -c "! ps -o pid= -g $group | grep -q ."
     bocker gc >/dev/null
     is "$(census) $(ls -A waiting)" "$before " "after SIGTERM to $how"
   done

@@ -11,6 +11,10 @@ image() {
 # d NAME WORDS...: in the background
 d() { bocker run -d --name "$@" >/dev/null; }
 quietly() { "$@" >/dev/null 2>&1; }
+# What nobody waits for, the last of a supervisor, has gone; and with it all is as it was.
+# shellcheck disable=SC2317,SC2329
+alone() { ! pgrep '^bocker' >/dev/null && ! pgrep -f '(^|[ /])ps_[0-9]+' >/dev/null; }
+as_before() { eventually 10 alone; is "$(census)" "$before"; }
 # A neighbour, which knows a way to the containers' own addresses; $host is our address there.
 neighbour() {
   host=192.0.2.1
@@ -59,7 +63,7 @@ test_nginx_and_redis_from_everywhere() {
   redis-cli -h 127.0.0.1 set from here >/dev/null
   is "$(next redis-cli -h "$host" get from) $(inside redis-cli -h red get from)" 'here here'
   served() { bocker logs web 2>/dev/null | grep -q '^192\.0\.2\.2 .*"GET / '; }
-  eventually 5 served
+  eventually 10 served
   # By a link, from a network where names are nobody's.
   bocker run --rm --link red:store --network back programs redis-cli -h store get from >out
   is "$(cat out)" here
@@ -75,7 +79,7 @@ test_nginx_and_redis_from_everywhere() {
     python3 -c 'import socket, sys; socket.create_server(("", int(sys.argv[1])))' "$port" || fail "$port is not free"
   done
   bocker network rm back >/dev/null
-  is "$(census)" "$before"
+  as_before
   no_neighbour
 }
 
@@ -99,8 +103,11 @@ speed() {
     iperf "$1" timeout 20 iperf3 -c "$2" -p "$3" -n 100M -J $way || fail "iperf3 $way from $1 to $2: $(cat out)"
     is "$(jq '.end.sum_received.bytes >= 50000000' out)" true "iperf3 $way from $1 to $2: $(jq -c '[.error, .end.sum_sent.bytes, .end.sum_received.bytes, .end.sum_received.seconds]' out)"
   done
-  # 1400 bytes a datagram; the kernel may drop some where the machine is busy.
-  iperf "$1" timeout 20 iperf3 -c "$2" -p "$3" -u -b 40M -l 1400 -n 2M -J || fail "iperf3 -u from $1 to $2: $(cat out)"
+  # 1400 bytes a datagram; the kernel may drop some where the machine is busy, and all that it has no room for where the server stands still.
+  for _ in 1 2 3; do
+    iperf "$1" timeout 20 iperf3 -c "$2" -p "$3" -u -b 40M -l 1400 -n 2M -J || fail "iperf3 -u from $1 to $2: $(cat out)"
+    ! jq -e '.end.sum.lost_percent < 20' out >/dev/null || break
+  done
   is "$(jq '.end.sum.packets > 1400 and .end.sum.lost_percent < 20' out)" true "iperf3 -u from $1 to $2: $(jq -c .end.sum out)"
 }
 
@@ -121,7 +128,7 @@ test_iperf3_from_everywhere() {
   ! quietly next timeout 5 iperf3 -c "$host" -p 5300 -n 1M || fail "what is 127.0.0.1's is the neighbour's"
   bocker rm -f perf client >/dev/null
   ! quietly timeout 5 iperf3 -c "$host" -p 5201 -n 1M || fail "it goes on"
-  is "$(census)" "$before"
+  as_before
   no_neighbour
 }
 
@@ -129,12 +136,12 @@ test_dnsmasq_from_everywhere() {
   image
   neighbour
   before=$(census)
-  # The A record of answer.example as the server at ADDRESS PORT tells it (RFC 1035), and no more than two seconds.
+  # The A record of answer.example as the server at ADDRESS PORT tells it (RFC 1035), and no more than ten SECONDS.
   cat >ask.py <<'P'
 import os, socket, sys
 query = os.urandom(2) + bytes.fromhex("01000001000000000000") + b"\x06answer\x07example\x00" + bytes.fromhex("00010001")
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(2)
+s.settimeout(float((sys.argv[3:] + ["10"])[0]))
 s.connect((sys.argv[1], int(sys.argv[2])))
 s.send(query)
 answer = s.recv(512)
@@ -144,7 +151,7 @@ os.write(1, f"{socket.inet_ntoa(answer[-4:])}\n".encode())
 P
   d dns -p 5353:53/udp programs dnsmasq -k -u root --no-resolv --no-hosts --host-record=answer.example,192.0.2.77
   d client --link dns:ns -v "$PWD/ask.py:/ask.py:ro" programs sleep 100
-  eventually 10 quietly python3 ask.py 127.0.0.1 5353
+  eventually 15 quietly python3 ask.py 127.0.0.1 5353 2
   is "$(for at in 127.0.0.1 "$host" 10.0.0.1; do python3 ask.py "$at" 5353; done | xargs)" '192.0.2.77 192.0.2.77 192.0.2.77' "from this host"
   is "$(next python3 ask.py "$host" 5353)" 192.0.2.77 "from a neighbour"
   is "$(inside python3 /ask.py "$host" 5353) $(inside python3 /ask.py ns 53)" '192.0.2.77 192.0.2.77' "from another container"
@@ -156,11 +163,11 @@ P
   ! quietly next timeout 2 bash -c "</dev/tcp/$host/5353" || fail "TCP too"
   at=$(bocker-net address "$(bocker-store id dns)")
   is "$(python3 ask.py "$at" 53)" 192.0.2.77
-  ! quietly next python3 ask.py "$at" 53 || fail "the neighbour reaches $at"
+  ! quietly next python3 ask.py "$at" 53 2 || fail "the neighbour reaches $at"
   bocker rm -f dns client >/dev/null
-  ! quietly next python3 ask.py "$host" 5353 || fail "it goes on"
+  ! quietly next python3 ask.py "$host" 5353 2 || fail "it goes on"
   python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("", 5353))'
-  is "$(census)" "$before"
+  as_before
   no_neighbour
 }
 
@@ -198,7 +205,7 @@ test_many_at_once_for_one_port() {
   is "$(bocker ps -aq)" "$winner" "nothing is left of the others"
   is "$(bocker port "$winner")" '80/tcp -> 0.0.0.0:8080'
   bocker rm -f "$winner" >/dev/null
-  is "$(census)" "$before"
+  as_before
 }
 
 # Whoever ran it, who removes it, who stops it and who cleans up, all at the same time: each is done soon, and none has more to say
@@ -227,7 +234,8 @@ test_taken_down_by_many_at_once() {
       esac
     done
     eventually 10 quietly python3 -c 'import socket; s = socket.socket(); s.bind(("", 8080)); s.listen()'
-    is "$(bocker ps -aq)" ''
+    # It may be its supervisor that removes it.
+    eventually 10 eval '[ -z "$(bocker ps -aq)" ]'
   done
   # The same of a network alone.
   for round in $(seq 20); do
@@ -236,7 +244,7 @@ test_taken_down_by_many_at_once() {
     for job in 1 2 3; do timeout -k 1 20 bocker-net down ps_42101 & jobs+=($!); done
     for job in "${jobs[@]}"; do wait "$job" || fail "round $round: down: status $?"; done
   done
-  is "$(census)" "$before"
+  as_before
 }
 
 test_many_at_once_for_one_name() {
@@ -246,7 +254,7 @@ test_many_at_once_for_one_name() {
   one_of 20 "^bocker(-store)?: .*same"
   is "$(bocker ps -aq)" "$(cat out.*)" "nothing is left of the others"
   bocker rm -f same >/dev/null
-  is "$(census)" "$before"
+  as_before
 }
 
 test_many_at_once_on_one_network() {
@@ -269,5 +277,5 @@ test_many_at_once_on_one_network() {
   # shellcheck disable=SC2046 # words
   printf '%s\n' $(cat out.*) | xargs -P 20 -n 1 bocker rm -f >/dev/null
   bocker network rm back >/dev/null
-  is "$(census)" "$before"
+  as_before
 }

@@ -72,15 +72,21 @@ fault() {
   esac
 }
 
+calm() { [ "$(pgrep -c bocker)" -le "$watchers" ] && [ "$(pgrep -xc sleep)" = 1 ]; }
+
 test_a_soak_leaves_the_host_as_it_was() {
-  local runs=${TEST_SOAK:-300} i ps
+  local runs=${TEST_SOAK:-300} i ps watchers
   image
   bocker create --name taken "$img" true >/dev/null
   # Whose port and address the others ask for.
   bocker network create --subnet 10.77.0.0/24 back >/dev/null
   bocker run -d --name first --network back --ip 10.77.0.9 -p 8080:80 "$img" sleep 3600 >/dev/null
+  # Who watches it, and who relays.
+  watchers=$(pgrep -c bocker)
   # Once each before the first look: directories in /run that stay, as /run/netns does.
   for ((i = 0; i < 21; i++)); do fault $i; done
+  # Of who was killed outright nobody is left to watch: then gc takes all.
+  eventually 20 calm
   bocker gc >/dev/null
   sync -f "$BOCKER_ROOT"
   before=$(deeper)
@@ -88,6 +94,7 @@ test_a_soak_leaves_the_host_as_it_was() {
     # Every status that there is, and then again.
     if ((i % 6 == 5)); then fault $((i / 6 % 21)); else ends $((i % 256)) bocker run --rm "$img" sh -c "exit $((i % 256))"; fi
   done
+  eventually 20 calm
   bocker gc >/dev/null
   # What was detached is taken down by its supervisor.
   for ((i = 0; i < 50; i++)); do [ "$(deeper)" != "$before" ] || break; sleep 0.1; sync -f "$BOCKER_ROOT"; done

@@ -44,7 +44,8 @@ settle() {
   for ((i = 0; i < 200; i++)); do
     tracer='strace|'
     ! pgrep -f '^bocker-net relay ' >/dev/null || tracer=
-    ps -e -o args= | grep -v -- " --detach " | grep -qE "^(${tracer}[^ ]*bin/(real/)?bocker|/bin/sh [^ ]*bin/bocker)" || return 0
+    # Read to the end: one that found something and went would have the others fail at their pipe.
+    [ -n "$(ps -e -o args= | grep -v -- " --detach " | grep -E "^(${tracer}[^ ]*bin/(real/)?bocker|/bin/sh [^ ]*bin/bocker)")" ] || return 0
     sleep 0.05
   done
   fail "still there: $(ps -e -o pid=,stat=,args= | grep bin/)"
@@ -85,7 +86,13 @@ killed() {
   [ $((died * 3)) -gt "$(wc -l < chosen)" ] || fail "$(cat chosen) $1: only $died of $(wc -l < chosen) were killed"
 }
 
-state() { census | grep -vE '^mount .*/bin$'; find /run/bocker /run/bocker-net -mindepth 1 2>/dev/null | sort; ls /etc/bocker/networks 2>/dev/null || true; }
+# Nothing runs by now; a supervisor may be about to end.
+watched() { ps -e -o args= | grep -e ' --detac[h] '; }
+state() {
+  local i
+  for ((i = 0; i < 200; i++)); do [ -n "$(watched)" ] || break; sleep 0.05; done
+  census | grep -vE '^mount .*/bin$'; find /run/bocker /run/bocker-net -mindepth 1 2>/dev/null | sort; ls /etc/bocker/networks 2>/dev/null || true
+}
 
 # The store and an image; what is not there yet is made.
 host() {

@@ -36,6 +36,7 @@ layers() { find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 2>/dev/null | wc -
 
 no_loops() { ! losetup -a | grep -qF "$HOST_DIR/"; }
 blocks_signals() { grep -q '^SigBlk:.*4007$' "/proc/$1/status"; }
+has_layers() { [ "$(layers)" -gt 0 ]; }
 is_building() { find "$BOCKER_ROOT" -maxdepth 1 -name '.new_*' | grep -q .; }
 
 image() {
@@ -86,6 +87,7 @@ test_init_recovers_from_a_crash() {
   img=$(image)
   # Two mounts of the same file would be its end: the device is found again.
   umount "$BOCKER_ROOT"
+  eventually 20 no_loops
   mkdir other && mount -o loop "$BOCKER_ROOT.btrfs" other
   bocker-store init
   is "$(losetup -a | grep -cF "$HOST_DIR/")" 1 "loop devices"
@@ -117,8 +119,13 @@ test_init_and_undo_at_once() {
   unlike "$(cat err)" 'init did not make'
   # Who only looks at the store is no reason to refuse.
   bocker-store init
-  sh -c 'sleep 0.3' < "$BOCKER_ROOT" &
-  bocker-store init --undo
+  # That is half a second: strace stops it after the first try, so that all of it is left whenever the other one goes.
+  exec 9<"$BOCKER_ROOT"
+  strace -qq -o tried -e inject=umount2:signal=STOP:when=1 bocker-store init --undo 9<&- & job=$!
+  eventually 20 grep -qs EBUSY tried
+  exec 9<&-
+  kill -CONT "$(pgrep -P "$job")"
+  wait "$job" || fail "undo with somebody inside"
   nothing_is_left "undo with somebody inside"
 }
 
@@ -139,7 +146,9 @@ test_init_and_undo_look_under_the_lock() {
   comes "init of what somebody has made meanwhile"
   is "$(findmnt -no TARGET "$BOCKER_ROOT" | wc -l)" 1 "mounts"
   later init --undo
-  umount "$BOCKER_ROOT" && rmdir "$BOCKER_ROOT" && rm "$BOCKER_ROOT.btrfs"
+  # It may be about to look at it.
+  eventually 20 umount "$BOCKER_ROOT"
+  rmdir "$BOCKER_ROOT" && rm "$BOCKER_ROOT.btrfs"
   comes "undo of what somebody has undone meanwhile"
   exec 9<&-
   nothing_is_left undo
@@ -160,7 +169,7 @@ test_init_killed_in_mkfs() {
   cat >slow <<END
 #!/bin/sh
 echo begin >> $HOST_DIR/log
-sleep 0.5
+until [ -e $HOST_DIR/go ]; do sleep 0.05; done
 $HOST_DIR/mkfs "\$@"
 status=\$?
 echo end >> $HOST_DIR/log
@@ -168,18 +177,26 @@ exit \$status
 END
   chmod 755 slow && mount --bind slow /usr/sbin/mkfs.btrfs
   bocker-store init & local job=$!
-  eventually 5 test -e log
+  eventually 20 test -e log
   kill -9 "$job"
   wait "$job" || true
-  bocker-store init
+  # It goes on only when the next one has had time to come.
+  bocker-store init & job=$!
+  sleep 0.5
+  touch go
+  wait "$job"
   is "$(xargs < log)" "begin end begin end"
   img=$(image)
   bocker-store init --undo
+  rm go
   bocker-store init & job=$!
-  eventually 5 grep -qz 'end.*begin.*end.*begin' log
+  eventually 20 grep -qz 'end.*begin.*end.*begin' log
   kill -9 "$job"
   wait "$job" || true
-  bocker-store init --undo
+  bocker-store init --undo & job=$!
+  sleep 0.5
+  touch go
+  wait "$job"
   nothing_is_left "undo after a kill"
   umount /usr/sbin/mkfs.btrfs
 }
@@ -519,16 +536,41 @@ test_gc_takes_containers_that_were_never_to_be() {
 # Who stops several containers has each until the last has ended; what comes after each may wait so long.
 test_who_may_wait_gives_up_never() {
   store
-  local ps first other
+  local ps first other waiting
   ps=$(bocker-store snapshot "$(image)")
   echo "exited 0" > "$BOCKER_ROOT/$ps/status"
-  sleep 12 & other=$!
+  sleep 300 & other=$!
   bocker-store path --stopped --holder=$other "$ps" >/dev/null
+  bocker-store path --stopped --wait --holder "$ps" >path & waiting=$!
   bocker-store path --stopped --holder "$ps" >/dev/null 2>err & first=$!
-  is "$(bocker-store path --stopped --wait --holder "$ps")" "$BOCKER_ROOT/$ps"
-  if kill -0 $other 2>/dev/null; then fail "it has not waited"; fi
   if wait $first; then fail "the control: it has waited"; fi
   like "$(cat err)" "in use: process $other has it"
+  # By now the one that came before it would have given up, too.
+  sleep 1
+  kill -0 $waiting || fail "it has not waited"
+  kill -9 $other; wait $other 2>/dev/null || true
+  wait $waiting || fail "the holder has died"
+  is "$(cat path)" "$BOCKER_ROOT/$ps"
+}
+
+# Who watched one that has ended has its lock a moment longer; that is waited for.
+test_one_that_has_ended_is_let_go() {
+  store
+  local ps status
+  ps=$(bocker-store snapshot "$(image)")
+  status=$BOCKER_ROOT/$ps/status
+  echo "exited 0" > "$status"
+  (exec flock -x "$status" sh -c 'touch held; sleep 1') &
+  eventually 5 test -e held
+  is "$(bocker-store path --stopped "$ps")" "$BOCKER_ROOT/$ps"
+  wait
+  # The control.
+  exec 9<>"$status"; flock -x 9
+  echo "running 4242" > "$status"
+  fails 1 "^bocker-store: Container '$ps' is running \(kill -KILL 4242 ends it\)$" bocker-store path --stopped "$ps"
+  echo > "$status"
+  fails 1 "^bocker-store: Container '$ps' is running \(it is starting\)$" bocker-store path --stopped "$ps"
+  exec 9>&-
 }
 
 # Two at once: who comes second waits without the lock that the first one needs for its start.
@@ -549,7 +591,7 @@ test_who_waits_for_a_container_lets_it_start() {
   lock 'FLOCK.* READ' status || fail "it has no lock: this test shows nothing"
   touch go
   wait $one
-  eventually 3 eval '! lock "FLOCK.* READ" status'
+  eventually 9 eval '! lock "FLOCK.* READ" status'
   kill -0 $waiting || fail "it did not wait"
   kill -9 $other; wait $other 2>/dev/null || true
   wait $waiting
@@ -805,8 +847,7 @@ test_layers_are_shared_and_go_with_their_last_image() {
   bocker-store unpack --source slow < slow > slow.out &
   exec 9> slow
   head -c 6000 a.tar >&9
-  eventually 5 test "$(layers)" -ge 0
-  sleep 0.3
+  eventually 20 has_layers
   is "$(bocker-store gc)" ""
   tail -c +6001 a.tar >&9
   exec 9>&-
@@ -840,8 +881,8 @@ test_interrupted_unpack_and_import_leave_nothing() {
     pid=$!
     exec 9> slow
     head -c 5500 a.tar >&9
-    eventually 5 blocks_signals "$pid"
-    sleep 0.2
+    eventually 20 blocks_signals "$pid"
+    eventually 20 has_layers
     kill -"${signal%:*}" "$pid"
     status=0
     wait "$pid" || status=$?
@@ -858,7 +899,7 @@ test_interrupted_unpack_and_import_leave_nothing() {
   pid=$!
   exec 9> slow
   head -c 5500 a.tar >&9
-  sleep 0.3
+  eventually 20 has_layers
   kill -KILL "$pid"
   wait "$pid" || true
   exec 9>&-
@@ -868,8 +909,8 @@ test_interrupted_unpack_and_import_leave_nothing() {
   mkdir big && head -c 100000000 /dev/urandom > big/file
   bash -c 'trap - INT; exec bocker-store import big 2>err >out' &
   pid=$!
-  eventually 5 is_building
-  kill -INT "$pid"
+  eventually 20 eval 'is_building || ! kill -0 "$pid" 2>/dev/null'
+  kill -INT "$pid" 2>/dev/null || true
   status=0
   wait "$pid" || status=$?
   # It may have been faster than the signal.
@@ -1000,6 +1041,7 @@ test_setup_makes_the_store_first() {
   is "$(bocker-store import --setup tree 2>&1 | wc -l)" 1 "lines when there is one"
   like "$img" '^img_'
   bocker-store init --undo
+  eventually 20 no_loops
   # Many at once make one.
   for n in $(seq 8); do bocker-store import --setup tree >"out.$n" 2>"err.$n" & done
   wait

@@ -21,7 +21,7 @@ test_volumes_come_and_go() {
   is "$(bocker-store volume inspect db-data | sed 's/T.*Z$/T/')" "name	db-data
 driver	local
 mountpoint	$BOCKER_ROOT/vol_db-data/data
-created	$(date -u +%F)T"
+created	$(date -u -d "@$(stat -c %W "$BOCKER_ROOT/vol_db-data")" +%F)T"
   is "$(bocker-store volume ls --json | jq -c 'select(.name == "db-data") | [.driver, .mountpoint, .containers]')" \
     "[\"local\",\"$BOCKER_ROOT/vol_db-data/data\",[]]"
   is "$(bocker-store volume inspect --json a.b_c db-data | jq -r .name | xargs)" "a.b_c db-data"

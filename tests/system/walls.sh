@@ -20,9 +20,14 @@ closed() {
   done
 }
 
-# Check 18.
-settled() { local before; before=$(ls -A "$BOCKER_ROOT"/layers); sleep 0.3; [ "$(ls -A "$BOCKER_ROOT"/layers)" = "$before" ]; }
+# The registry says no more: the first layer has its name, of the second all is there that comes.
+named() { find "$BOCKER_ROOT/layers" -mindepth 1 -maxdepth 1 -name 'sha256:*' | wc -l; }
+settled() {
+  [ "$(named)" = $((before + 1)) ] && [ "$(ls -d "$BOCKER_ROOT"/layers/.new_* | wc -l)" = 1 ] &&
+    [ "$(stat -c %s "$BOCKER_ROOT".cache/*.partial)" = 100000 ]
+} 2>/dev/null
 
+# Check 18.
 test_nobody_comes_in_whatever_the_umask() {
   chmod 711 "$HOST_DIR"
   echo open > everybody && chmod 644 everybody
@@ -32,7 +37,7 @@ test_nobody_comes_in_whatever_the_umask() {
   python3 "$repo/tests/mklayer.py" layout layer.tar layer
   python3 "$repo/tests/evil-registry.py" 127.0.0.1 5001 requests >ready 2>&1 &
   eventually 10 grep -qs ready ready
-  local mask img ps other job
+  local mask img ps other job before
   for mask in 000 077; do
     umask "$mask"
     bocker setup 2>/dev/null
@@ -42,11 +47,10 @@ test_nobody_comes_in_whatever_the_umask() {
     other=$(bocker-store unpack --source x < layer.tar)
     bocker volume create vol >/dev/null
     # While a pull is in the middle of a layer: what is built, what is kept, what waits.
+    before=$(named)
     setsid bocker pull "127.0.0.1:5001/half$mask" >out 2>err &
     job=$!
-    eventually 10 sh -c 'ls "$BOCKER_ROOT".cache/*.partial "$BOCKER_ROOT"/layers/.new_* >/dev/null 2>&1'
-    # A layer that is complete gets its name meanwhile.
-    eventually 10 settled
+    eventually 20 settled
     closed "$BOCKER_ROOT"/* "$BOCKER_ROOT"/layers/* "$BOCKER_ROOT"/layers/.new_* "$BOCKER_ROOT/$img"/* "$BOCKER_ROOT/$ps"/* \
       "$BOCKER_ROOT/$img/rootfs/bin/su" "$BOCKER_ROOT/$ps/rootfs/bin/su" "$BOCKER_ROOT/vol_vol/data" \
       "$BOCKER_ROOT".cache/* "/run/bocker/$ps"
@@ -58,6 +62,7 @@ test_nobody_comes_in_whatever_the_umask() {
     ! nobody cat "$BOCKER_ROOT.btrfs" >/dev/null 2>&1 || fail "nobody reads the pool"
     [ -d "/proc/$job" ] || fail "the pull has ended: $(cat err)"
     kill -TERM -- "-$job"; wait "$job" || true
+    eventually 5 eval '! pgrep ^bocker >/dev/null'
     # What is in an image is the image's, not the umask's: root, directories that no entry names, files of ours.
     is "$(cd "$BOCKER_ROOT/$other/rootfs" && stat -c %a . deep deep/er deep/er/f | xargs)" "755 755 755 644" "umask $mask"
     is "$(stat -c %a "$BOCKER_ROOT/$img/rootfs/bin/su")" 4755 "a setuid program that is one, umask $mask"
