@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use crate::layer::{Applier, Budget, failed};
 use crate::namer::{Made, Namer, Top};
 use crate::oci::Digest;
-use crate::pipeline::{self, Feed, Pieces};
+use crate::pipeline::{self, Feed};
 use crate::store::{LayerStore, ORIGIN, Step, Store};
 use crate::unpack::MAX_TAIL;
 use crate::writeback::Writeback;
@@ -44,7 +44,7 @@ pub(crate) struct Place<'a> {
 /// The thread, and the way to it.
 #[derive(Debug)]
 pub(crate) struct Maker<'scope> {
-    to: Feed<Order, ()>,
+    to: Feed<Order>,
     thread: ScopedJoinHandle<'scope, Result<BTreeSet<String>, Stopped>>,
 }
 
@@ -76,7 +76,7 @@ impl<'scope> Maker<'scope> {
 
     /// The blob was what it should be. Else no layer is made of it.
     pub(crate) fn confirm(&self) {
-        self.to.end(());
+        self.to.end();
     }
 
     /// It takes no more, and [`Maker::finish`] says why.
@@ -94,7 +94,7 @@ impl<'scope> Maker<'scope> {
     }
 }
 
-type Archives = Pieces<Order, Digest>;
+type Archives = pipeline::Archives<Order>;
 
 fn make_all<'a>(
     place: Place<'a>,

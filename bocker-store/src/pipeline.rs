@@ -19,51 +19,50 @@ const PACKED: usize = 16;
 /// Pieces that may lie before whoever applies them: 32 MiB, for between two layers that one waits for the disk.
 const PLAIN: usize = 128;
 
-/// What is sent: streams, one after the other, each of them called `H`, and told at its end what `E` says.
+/// What is sent: streams, one after the other, each of them called `H`.
 #[derive(Debug)]
-enum Item<H, E> {
+enum Item<H> {
     Begin(H),
     /// A buffer of [`PIECE`] bytes, and how many of them count.
     Piece(Vec<u8>, usize),
-    End(E),
+    End,
     /// It cannot be read on.
     Failed(io::Error),
 }
 
 /// Where streams go in. Without its end a stream is an error to who reads it.
 #[derive(Debug)]
-pub(crate) struct Feed<H, E> {
-    to: SyncSender<Item<H, E>>,
+pub(crate) struct Feed<H> {
+    to: SyncSender<Item<H>>,
     /// Buffers that have been read: taken again, nobody has to clear new ones.
     back: Receiver<Vec<u8>>,
 }
 
 /// Where they come out, in order.
 #[derive(Debug)]
-pub(crate) struct Pieces<H, E> {
-    from: Receiver<Item<H, E>>,
+pub(crate) struct Pieces<H> {
+    from: Receiver<Item<H>>,
     back: Sender<Vec<u8>>,
     piece: Vec<u8>,
     /// What of it has not been read.
     left: Range<usize>,
     /// A stream has begun and not ended.
     within: bool,
-    end: Option<E>,
 }
 
 /// A way from one thread to another, on which so many pieces may lie.
-fn way<H, E>(waiting: usize) -> (Feed<H, E>, Pieces<H, E>) {
+fn way<H>(waiting: usize) -> (Feed<H>, Pieces<H>) {
     let (to, from) = sync_channel(waiting);
     let (give, back) = channel();
-    (Feed { to, back }, Pieces { from, back: give, piece: Vec::new(), left: 0..0, within: false, end: None })
+    (Feed { to, back }, Pieces { from, back: give, piece: Vec::new(), left: 0..0, within: false })
 }
 
 /// A way for layers' blobs.
-pub(crate) fn feed<H>() -> (Feed<H, ()>, Pieces<H, ()>) {
+pub(crate) fn feed<H>() -> (Feed<H>, Pieces<H>) {
     way(PACKED)
 }
 
-impl<H, E> Feed<H, E> {
+impl<H> Feed<H> {
     /// The next stream begins. False: nobody wants it.
     pub(crate) fn begin(&self, head: H) -> bool {
         self.to.send(Item::Begin(head)).is_ok()
@@ -94,8 +93,8 @@ impl<H, E> Feed<H, E> {
     }
 
     /// That was all of it.
-    pub(crate) fn end(&self, end: E) {
-        let _ = self.to.send(Item::End(end));
+    pub(crate) fn end(&self) {
+        let _ = self.to.send(Item::End);
     }
 
     /// It cannot be read on.
@@ -104,30 +103,19 @@ impl<H, E> Feed<H, E> {
     }
 }
 
-impl<H, E> Pieces<H, E> {
+impl<H> Pieces<H> {
     /// What is called so comes next, and can be read; None: nothing comes. What was not read of the one before is passed over.
     pub(crate) fn next(&mut self) -> Option<H> {
         loop {
             if let Item::Begin(head) = self.from.recv().ok()? {
-                (self.left, self.within, self.end) = (0..0, true, None);
+                (self.left, self.within) = (0..0, true);
                 return Some(head);
             }
         }
     }
-
-    /// Reads the rest, and gives what was told at the end; None: the rest has `most` bytes or more.
-    ///
-    /// # Errors
-    /// The rest cannot be read.
-    pub(crate) fn finish(&mut self, most: u64) -> io::Result<Option<E>> {
-        if io::copy(&mut self.take(most), &mut io::sink())? == most {
-            return Ok(None);
-        }
-        Ok(self.end.take())
-    }
 }
 
-impl<H, E> BufRead for Pieces<H, E> {
+impl<H> BufRead for Pieces<H> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left.is_empty() && self.within {
             let read = std::mem::take(&mut self.piece);
@@ -137,7 +125,7 @@ impl<H, E> BufRead for Pieces<H, E> {
             }
             match self.from.recv() {
                 Ok(Item::Piece(piece, length)) => (self.piece, self.left) = (piece, 0..length),
-                Ok(Item::End(end)) => (self.within, self.end) = (false, Some(end)),
+                Ok(Item::End) => self.within = false,
                 Ok(Item::Failed(error)) => return Err(error),
                 // Whoever feeds us has an error of its own to tell.
                 Ok(Item::Begin(_)) | Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -151,7 +139,7 @@ impl<H, E> BufRead for Pieces<H, E> {
     }
 }
 
-impl<H, E> Read for Pieces<H, E> {
+impl<H> Read for Pieces<H> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let here = self.fill_buf()?;
         let count = here.len().min(into.len());
@@ -188,31 +176,73 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// Archives out of blobs, by a thread of its own, and at the end of each its digest. What the bytes are decides, not the media
-/// type, as everywhere. The thread ends with the blobs, or soon after nobody wants more.
-pub(crate) fn inflate<'scope, H: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    mut blobs: Pieces<H, ()>,
-) -> Pieces<H, Digest> {
-    let (feed, archives) = way(PLAIN);
+/// Archives out of blobs, by a thread of its own. What the bytes are decides, not the media type, as everywhere. The thread ends
+/// with the blobs, or soon after nobody wants more.
+pub(crate) fn inflate<'scope, H: Send + 'scope>(scope: &'scope Scope<'scope, '_>, mut blobs: Pieces<H>) -> Archives<H> {
+    let (feed, plain) = way(PLAIN);
     scope.spawn(move || {
         while let Some(head) = blobs.next() {
             if !feed.begin(head) {
                 return;
             }
-            let mut archive = || {
-                let mut archive = Hashed::new(packed::open(&mut blobs)?.reader());
-                // Where nobody wants more, the rest is not read for its digest.
-                if feed.all(&mut archive)? { archive.finish().map(Some) } else { Ok(None) }
-            };
-            match archive() {
-                Ok(Some(digest)) => feed.end(digest),
-                Ok(None) => return,
+            match packed::open(&mut blobs).and_then(|archive| feed.all(&mut archive.reader())) {
+                Ok(true) => feed.end(),
+                Ok(false) => return,
                 Err(error) => return feed.fail(error),
             }
         }
     });
-    archives
+    Archives { plain, hasher: Sha256::new() }
+}
+
+/// What is inflated, and at the end of each archive its digest. It is taken where the bytes are used: the thread that inflates has
+/// more to do than all others, and what has just been hashed lies in the cache of the processor that writes it.
+#[derive(Debug)]
+pub(crate) struct Archives<H> {
+    plain: Pieces<H>,
+    hasher: Sha256,
+}
+
+impl<H> Archives<H> {
+    /// As [`Pieces::next`].
+    pub(crate) fn next(&mut self) -> Option<H> {
+        self.hasher = Sha256::new();
+        self.plain.next()
+    }
+
+    /// Reads the rest, and gives the digest of all; None: the rest has `most` bytes or more.
+    ///
+    /// # Errors
+    /// The rest cannot be read.
+    pub(crate) fn finish(&mut self, most: u64) -> io::Result<Option<Digest>> {
+        if io::copy(&mut self.take(most), &mut io::sink())? == most {
+            return Ok(None);
+        }
+        Ok(Some(Digest::finish(std::mem::take(&mut self.hasher))))
+    }
+}
+
+impl<H> BufRead for Archives<H> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let is_new = self.plain.left.is_empty();
+        let bytes = self.plain.fill_buf()?;
+        if is_new {
+            self.hasher.update(bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.plain.consume(bytes);
+    }
+}
+
+impl<H> Read for Archives<H> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(into)?;
+        self.consume(count);
+        Ok(count)
+    }
 }
 
 /// An archive that may be compressed. One that is not needs no thread.
@@ -231,7 +261,7 @@ pub(crate) fn archive<'scope>(
     feed.begin(());
     pieces.next();
     scope.spawn(move || match feed.all(&mut packed) {
-        Ok(_) => feed.end(()),
+        Ok(_) => feed.end(),
         Err(error) => feed.fail(error),
     });
     Ok(Box::new(pieces))
@@ -252,7 +282,7 @@ mod tests {
                 for head in 0..2 {
                     feed.begin(head);
                     let _ = feed.all(&mut { blob });
-                    feed.end(());
+                    feed.end();
                 }
             });
             for head in 0..2 {
@@ -316,7 +346,7 @@ mod tests {
                     let mut archives = inflate(scope, blobs);
                     assert!(feed.begin(()) && feed.all(&mut &blob[..]).unwrap());
                     if end {
-                        feed.end(());
+                        feed.end();
                     }
                     drop(feed);
                     archives.next().unwrap();
@@ -334,13 +364,12 @@ mod tests {
         let (feed, mut pieces) = feed();
         for head in 0..3 {
             assert!(feed.begin(head) && feed.all(&mut io::repeat(head).take(2 * PIECE as u64)).unwrap());
-            feed.end(());
+            feed.end();
         }
         assert_eq!(pieces.next(), Some(0));
         assert_eq!(pieces.fill_buf().unwrap()[0], 0);
         assert_eq!((pieces.next(), pieces.next()), (Some(1), Some(2)));
         assert_eq!(pieces.fill_buf().unwrap()[0], 2);
-        assert_eq!(pieces.finish(u64::MAX).unwrap(), Some(()));
     }
 
     #[test]
@@ -360,11 +389,12 @@ mod tests {
     #[test]
     fn the_rest_has_an_end() {
         for (length, whole) in [(99, true), (100, false), (101, false)] {
-            let (feed, mut pieces) = feed();
+            let (feed, plain) = feed();
+            let mut archives = Archives { plain, hasher: Sha256::new() };
             assert!(feed.begin(()) && feed.all(&mut io::repeat(7).take(length)).unwrap());
-            feed.end(());
-            pieces.next().unwrap();
-            assert_eq!(pieces.finish(100).unwrap().is_some(), whole, "{length}");
+            feed.end();
+            archives.next().unwrap();
+            assert_eq!(archives.finish(100).unwrap().is_some(), whole, "{length}");
         }
     }
 }
