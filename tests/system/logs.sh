@@ -160,9 +160,9 @@ test_logs_of_a_reader_that_goes() {
   container
   runs "$ps"
   record 1 stdout F one > "$dir/log"
-  (set +o pipefail; timeout 20 bocker-store logs -f "$ps" 2>err | head -n 1) > out
+  (set +o pipefail; timeout 60 bocker-store logs -f "$ps" 2>err | head -n 1 > out; echo "${PIPESTATUS[0]}" > status)
   is "$(cat out err)" one
-  eventually 5 eval '! ps -e -o args= | grep -q "^[b]ocker-store logs"'
+  [ "$(cat status)" != 124 ] || fail "it went on without a reader"
   stops
   yes "$(record 1 stdout F text)" | head -n 100000 > "$dir/log" || true
   (set +o pipefail; bocker-store logs "$ps" 2>err | head -n 1 >/dev/null)
