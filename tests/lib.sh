@@ -49,7 +49,8 @@ eventually() {
 }
 
 # What the kernel and the store hold, one line each: links, names in /run/netns, state of bocker-net, listening sockets, mounts, cgroups,
-# names in the store, nft rules, other processes (but for a subshell of the test's own that bash has not reaped yet).
+# names in the store, nft rules, other processes (but for a subshell of the test's own that bash has not reaped yet, and what process 1 has
+# not).
 census() {
   # `down` does not wait for the last 15 ms of a relay, which has given back all but itself.
   local id
@@ -67,7 +68,7 @@ census() {
   find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %p\n' 2>/dev/null | sort
   find "$BOCKER_ROOT" -mindepth 1 -maxdepth 2 -path '*/rootfs' -prune -o -mindepth 1 -maxdepth 2 -printf 'store %P\n' 2>/dev/null | sort
   nft -s list ruleset 2>/dev/null | sed 's/^/nft /' || true
-  ps -e -o pid=,args= | awk -v me=$$ '$1 != 1 && $1 != me && !/ps -e -o|tests\/lib.sh|awk|\[bash\] <defunct>|\[bash\]$/ { $1 = ""; print "process" $0 }'
+  ps -e -o pid=,ppid=,stat=,args= | awk -v me=$$ '$1 != 1 && $1 != me && !($2 == 1 && $3 ~ /^Z/) && !/ps -e -o|tests\/lib.sh|awk|\[bash\] <defunct>|\[bash\]$/ { $1 = $2 = $3 = ""; sub(/^ */, ""); print "process " $0 }'
 }
 
 # a_tree DIR: a small root file system that can run things: busybox and its links
