@@ -537,17 +537,6 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if repo.startswith("half"):
             headers = [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")] if start else []
             return self.answer(206 if start else 200, part, headers)
-        if repo == "steps":
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(part)))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.end_headers()
-            for at in range(0, len(part), 16384):
-                self.wfile.write(part[at:at + 16384])
-                # The end slowly: who is to be killed before it is, also on a busy machine.
-                time.sleep(0.05 if start + at < 200_000 else 0.7)
-            return None
         if repo == "two-seconds":
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))

@@ -95,6 +95,13 @@ a_world() {
   ip -n world link set eth0 up
 }
 
+# pings ID ADDRESS: to be asked again, for until the carrier has come to a port, what is sent is lost
+pings() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null 2>&1; }
+
+# ends_as CENSUS: what nobody waits for, the last of a supervisor, goes; then all is as it was
+alone() { ! pgrep '^bocker' >/dev/null && ! pgrep -f '(^|[ /])ps_[0-9]+' >/dev/null; }
+ends_as() { eventually 10 alone; is "$(census)" "$1"; }
+
 # runs ID: holds the lock that bocker-exec holds, until the file `stop` is there
 runs() {
   rm -f stop running

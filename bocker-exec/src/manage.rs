@@ -151,7 +151,7 @@ fn status_text(pid: i32) -> String {
 fn settled(file: &Path, opened: &File) -> Result<Text> {
     let began = Instant::now();
     loop {
-        let seen = status::look_at(opened)?;
+        let seen = status::look_at(opened, file)?;
         match (seen.held, seen.text) {
             (false, text) => return Ok(text),
             (true, text @ Text::Exited(_)) if began.elapsed() > PATIENCE / 20 => return Ok(text),

@@ -165,12 +165,12 @@ pub fn open(path: &Path) -> Result<File> {
     options.open(path).map_err(|e| Error::new("open", path.display(), e))
 }
 
-/// Looks at a status file. The lock first: who lets go of it has written before.
+/// Looks at a status file that was opened by this path. The lock first: who lets go of it has written before.
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn look_at(file: &File) -> Result<Seen> {
-    let fail = |act: &str, errno| Error::new(act, "a status file", crate::inroot::errno(errno));
+pub fn look_at(file: &File, path: &Path) -> Result<Seen> {
+    let fail = |act: &str, errno| Error::new(act, path.display(), crate::inroot::errno(errno));
     let held = match flock(file, FlockOperation::NonBlockingLockShared) {
         // Got it, so nobody had it.
         Ok(()) => {
@@ -190,7 +190,7 @@ pub fn look_at(file: &File) -> Result<Seen> {
 /// # Errors
 /// A file that cannot be opened or read.
 pub fn look(path: &Path) -> Result<Seen> {
-    look_at(&open(path)?)
+    look_at(&open(path)?, path)
 }
 
 /// The PID in a status file whose lock is held; `None` when nobody holds it or the payload is not there yet or any more.

@@ -141,9 +141,7 @@ impl<H> BufRead for Pieces<H> {
 
 impl<H> Read for Pieces<H> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let here = self.fill_buf()?;
-        let count = here.len().min(into.len());
-        into[..count].copy_from_slice(&here[..count]);
+        let count = self.fill_buf()?.read(into)?;
         self.consume(count);
         Ok(count)
     }

@@ -33,8 +33,6 @@ no_port() { ip -j link show bridge0 | jq -e '.[0].operstate == "DOWN"' >/dev/nul
 
 runs() { [ "$(cat "/proc/$1/comm")" = "$2" ]; }
 
-# pings ID ADDRESS: to be asked again, for until the carrier has come to a port, what is sent is lost
-pings() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null; }
 is_up() { ip -j -n "netns_$1" link show dev eth0 | jq -e '.[0].operstate == "UP"' >/dev/null; }
 
 # without_netns_mount: a census without the mount that `ip netns add` leaves, too

@@ -1,9 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # repo: tests/lib.sh
 # Networks with names, other namespaces, names, MTU, IPv6, tap and doctor. Sourced by tests/run.
 
-ping_once() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null 2>&1; }
-# Until the carrier has come to a port, what is sent is lost.
-ping_from() { ping_once "$@" || ping_once "$@" || ping_once "$@"; }
+ping_from() { pings "$@" || pings "$@" || pings "$@"; }
 no_ping_from() { ! bocker-net exec "$1" -- busybox ping -c 1 -W 1 "$2" >/dev/null 2>&1 || fail "$1 reached $2"; }
 # What a container calls others: its hosts file without what is dead and what pads.
 hosts() { sed -E '/^#/d; s/ +$//' "/run/bocker-net/$1/hosts" | tr '\t' ' '; }

@@ -73,8 +73,6 @@ no_relay() { ! pgrep -f '^bocker-net relay' >/dev/null; }
 listening() { ss -Hltnu "sport = :$1" | wc -l; }
 # end_servers: those of `serve`, which are nobody's children
 end_servers() { pkill -x busybox; eventually 10 eval '! pgrep -x busybox >/dev/null'; }
-# pings ID ADDRESS: to be asked again, for until the carrier has come to a port, what is sent is lost
-pings() { bocker-net exec "$1" -- busybox ping -c 1 -W 2 "$2" >/dev/null; }
 
 test_ports_are_reached_from_everywhere() {
   neighbours

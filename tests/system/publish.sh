@@ -22,10 +22,6 @@ over() { bocker rm -f "$@" >/dev/null; }
 once() { timeout 2 bocker exec "$1" wget -q -O - "http://$2/"; }
 # A machine that stands still for a while is no answer.
 from() { once "$@" || once "$@" || once "$@"; }
-# What nobody waits for, the last of a supervisor, has gone; and with it all is as it was.
-# shellcheck disable=SC2317,SC2329
-alone() { ! pgrep '^bocker' >/dev/null && ! pgrep -f '(^|[ /])ps_[0-9]+' >/dev/null; }
-as_before() { eventually 10 alone; is "$(census)" "$before"; }
 # A neighbour: another host on the wire, $host is our address there.
 neighbour() {
   host=192.0.2.1
@@ -78,7 +74,7 @@ test_a_published_port() {
   bocker start web >/dev/null
   eventually 5 says 127.0.0.1:8080 web
   over web other
-  as_before
+  ends_as "$before"
   # Control.
   refused 127.0.0.1:8080 || fail "something else serves there"
   no_neighbour
@@ -107,7 +103,7 @@ test_all_that_an_image_names() {
     # shellcheck disable=SC2086 # words
     fails 125 '^bocker-net: ' bocker create $words "$img" true
   done
-  as_before
+  ends_as "$before"
 }
 
 test_networks_with_names() {
@@ -166,7 +162,7 @@ test_networks_with_names() {
   bocker network rm inner >/dev/null
   over web base alone
   bocker network rm back front >/dev/null
-  as_before
+  ends_as "$before"
 }
 
 test_no_network_the_hosts_and_anothers() {
@@ -216,7 +212,7 @@ test_no_network_the_hosts_and_anothers() {
   fails 125 'nosuch' bocker run --network container:nosuch "$img" true
   fails 125 'nosuch' bocker run --network nosuch "$img" true
   over web
-  as_before
+  ends_as "$before"
 }
 
 test_names_and_servers_of_ones_own() {
@@ -250,7 +246,7 @@ test_the_printed_plan() {
   eventually 5 says 127.0.0.1:8080 "it's"
   bocker --dry-run port web 80 | sh | grep -qx 0.0.0.0:8080
   bocker --dry-run rm -f web db | sh >/dev/null
-  as_before
+  ends_as "$before"
 }
 
 # A server that people run, and what it writes down of its clients.

@@ -11,10 +11,6 @@ image() {
 # d NAME WORDS...: in the background
 d() { bocker run -d --name "$@" >/dev/null; }
 quietly() { "$@" >/dev/null 2>&1; }
-# What nobody waits for, the last of a supervisor, has gone; and with it all is as it was.
-# shellcheck disable=SC2317,SC2329
-alone() { ! pgrep '^bocker' >/dev/null && ! pgrep -f '(^|[ /])ps_[0-9]+' >/dev/null; }
-as_before() { eventually 10 alone; is "$(census)" "$before"; }
 # A neighbour, which knows a way to the containers' own addresses; $host is our address there.
 neighbour() {
   host=192.0.2.1
@@ -79,7 +75,7 @@ test_nginx_and_redis_from_everywhere() {
     python3 -c 'import socket, sys; socket.create_server(("", int(sys.argv[1])))' "$port" || fail "$port is not free"
   done
   bocker network rm back >/dev/null
-  as_before
+  ends_as "$before"
   no_neighbour
 }
 
@@ -128,7 +124,7 @@ test_iperf3_from_everywhere() {
   ! quietly next timeout 5 iperf3 -c "$host" -p 5300 -n 1M || fail "what is 127.0.0.1's is the neighbour's"
   bocker rm -f perf client >/dev/null
   ! quietly timeout 5 iperf3 -c "$host" -p 5201 -n 1M || fail "it goes on"
-  as_before
+  ends_as "$before"
   no_neighbour
 }
 
@@ -167,7 +163,7 @@ P
   bocker rm -f dns client >/dev/null
   ! quietly next python3 ask.py "$host" 5353 2 || fail "it goes on"
   python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("", 5353))'
-  as_before
+  ends_as "$before"
   no_neighbour
 }
 
@@ -205,7 +201,7 @@ test_many_at_once_for_one_port() {
   is "$(bocker ps -aq)" "$winner" "nothing is left of the others"
   is "$(bocker port "$winner")" '80/tcp -> 0.0.0.0:8080'
   bocker rm -f "$winner" >/dev/null
-  as_before
+  ends_as "$before"
 }
 
 # Whoever ran it, who removes it, who stops it and who cleans up, all at the same time: each is done soon, and none has more to say
@@ -244,7 +240,7 @@ test_taken_down_by_many_at_once() {
     for job in 1 2 3; do timeout -k 1 20 bocker-net down ps_42101 & jobs+=($!); done
     for job in "${jobs[@]}"; do wait "$job" || fail "round $round: down: status $?"; done
   done
-  as_before
+  ends_as "$before"
 }
 
 test_many_at_once_for_one_name() {
@@ -254,7 +250,7 @@ test_many_at_once_for_one_name() {
   one_of 20 "^bocker(-store)?: .*same"
   is "$(bocker ps -aq)" "$(cat out.*)" "nothing is left of the others"
   bocker rm -f same >/dev/null
-  as_before
+  ends_as "$before"
 }
 
 test_many_at_once_on_one_network() {
@@ -277,5 +273,5 @@ test_many_at_once_on_one_network() {
   # shellcheck disable=SC2046 # words
   printf '%s\n' $(cat out.*) | xargs -P 20 -n 1 bocker rm -f >/dev/null
   bocker network rm back >/dev/null
-  as_before
+  ends_as "$before"
 }
